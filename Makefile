@@ -1,0 +1,50 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/kerasllm
+DEMO := runs/demo
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test lint notebooks clean
+
+help:
+	@echo "make demo       train, evaluate, export and verify a small BERT on sample reviews"
+	@echo "make test       run all tests"
+	@echo "make lint       check style"
+	@echo "make notebooks  build the notebooks, with their outputs"
+	@echo "make clean      remove the environment and what the demo wrote"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN) train bert_mini sample:reviews_en:train $(DEMO)/model --split 0.9 0.05 0.05 --epochs 4 --learning-rate 5e-4 --vocab-size 2000 --max-length 64
+	$(RUN) evaluate $(DEMO)/model sample:reviews_en:test
+	$(RUN) export $(DEMO)/model saved_model $(DEMO)/serving
+	$(RUN) export $(DEMO)/model tflite $(DEMO)/model.tflite --quantize int8 --max-length 64
+	@echo; echo "The SavedModel says:"
+	@$(RUN) predict $(DEMO)/serving "The room was clean and the staff were lovely." "The battery dies before lunch." "The plot was not bad at all."
+	@echo; echo "The .tflite file says:"
+	@$(RUN) predict $(DEMO)/model.tflite "The room was clean and the staff were lovely." "The battery dies before lunch." "The plot was not bad at all."
+	@echo; echo "The report is $(DEMO)/model/report.html: open it in a browser."
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python notebooks/build.py
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,35 @@
+"""kerasllm: a Keras / TensorFlow model zoo to learn from, train with and deploy."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name: module. Each is imported when it is first used, so that `import kerasllm` is quick.
+_PLACES = {
+    "BertClassifier": "kerasllm.models",
+    "MultiHeadSelfAttention": "kerasllm.layers",
+    "TokenAndPositionEmbedding": "kerasllm.layers",
+    "Transformer": "kerasllm.backbones",
+    "TransformerBlock": "kerasllm.layers",
+    "TransformerConfig": "kerasllm.config",
+    "WordPieceTokenizer": "kerasllm.tokenizers",
+    "evaluate": "kerasllm.evaluation",
+    "fit": "kerasllm.training",
+    "read_rows": "kerasllm.data",
+    "split_rows": "kerasllm.data",
+    "to_saved_model": "kerasllm.export",
+    "to_tflite": "kerasllm.export",
+    "write_report": "kerasllm.evaluation",
+}
+
+__all__ = ["__version__", *_PLACES]
+
+
+def __getattr__(name):
+    if name not in _PLACES:
+        raise AttributeError(f"module 'kerasllm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,55 @@
+"""Write a file or folder aside, and move it into place only when it is whole."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Give a temporary path beside `path`; when the block ends well, move it there.
+
+    A file replaces the one at `path`. A folder becomes `path`; where that folder is there already,
+    each entry replaces the one of the same name in it, and the other entries stay. If the block is
+    left by an error or by Ctrl-C, what it wrote is removed, and `path` stays as it was.
+
+    Args:
+        path: str or path-like, where the result shall be. Missing parent folders are made.
+
+    Yields:
+        `pathlib.Path` that does not exist yet.
+
+    Raises:
+        OSError: the folder of `path` can't be made or written; the message names it.
+
+    Example:
+        >>> with whole("report.html") as aside:
+        ...     aside.write_text("<h1>done</h1>")
+    """
+    path = pathlib.Path(path).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its goal, because a rename is atomic only within one file system.
+        room = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise type(error)(
+            f"`{path}` can't be written: {error.strerror or error}. Choose another output path."
+        ) from None
+    try:
+        yield room / path.name
+        _move(room / path.name, path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _move(new, path):
+    if not (new.is_dir() and path.is_dir()):
+        os.replace(new, path)
+        return
+    for entry in new.iterdir():
+        goal = path / entry.name
+        if goal.is_dir() and not goal.is_symlink():
+            shutil.rmtree(goal)
+        os.replace(entry, goal)

@@ -1,0 +1,209 @@
+"""Export to a .tflite file that phones, browsers and MediaPipe run."""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from kerasllm.atomic import whole
+from kerasllm.export import metadata, verify
+from kerasllm.export.scorer import Scorer
+
+SIGNATURE = "serving_default"
+
+# What is done to weights: how the converter is told, and the tolerance by default. That of int8 is
+# for the mean difference: see `verify.check_labels`.
+VARIANTS = {
+    None: ({}, 1e-4),
+    "float16": ({"optimizations": [tf.lite.Optimize.DEFAULT], "types": [tf.float16]}, 0.01),
+    "int8": ({"optimizations": [tf.lite.Optimize.DEFAULT]}, 0.05),
+}
+LEAST_SHARE = 0.2  # of the float32 weights' bytes, that a right file has at least; int8 has 0.25
+
+
+def to_tflite(model, file, *, quantize=None, max_length=128, texts=None, tolerance=None):
+    """Write a classifier as a .tflite file with vocabulary and labels, verified.
+
+    The signature `serving_default` takes the model's inputs `token_ids`, `padding_mask` and
+    `segment_ids`, int32 `(1, max_length)`, and gives `scores`, float32 `(1, num_classes)`
+    probabilities. It needs builtin operations only. MediaPipe's TextClassifier runs the file
+    unchanged, on text. `file` + `.report.json` holds the report.
+
+    MediaPipe lower-cases ASCII letters, whatever the model was trained with, and does nothing else
+    of what BERT does to a text before it splits it. So an app has to pass text for an uncased model
+    through `metadata.plain_text` (`export/mobile/README.md` in the repository has it for each
+    platform), and to give a cased model token ids through LiteRT. Warnings in the report say so.
+
+    Args:
+        model: `BertClassifier` with a tokenizer. Whatever its dtype policy, the export starts from
+            a float32 copy of the model, and is compared with it.
+        file: str or path-like, usually ending in `.tflite`.
+        quantize: None for float32, `"float16"` for weights of half the size, `"int8"` for weights
+            of a quarter, which are also multiplied as int8.
+        max_length: int, the fixed number of tokens; longer texts are cut.
+        texts: list of str to compare on; None for a built-in list in many languages.
+        tolerance: float or None: the largest difference of a score that is accepted; None for 1e-4
+            in float32 and 0.01 in float16. Of int8, single scores may differ by 0.1 and more, so
+            there it is the mean difference, 0.05 by default, and at most a tenth of the labels may
+            flip on which the model is clear (by more than 0.1).
+
+    Returns:
+        `Report`, which is printed to stderr too.
+
+    Raises:
+        OSError: the file can't be written.
+        RuntimeError: the converter gave a broken file, or LiteRT can't run it.
+        TypeError: `texts` is no list of str.
+        ValueError: an argument is not as above, or the scores differ by more than `tolerance`.
+            After any error, as after Ctrl-C, nothing is left behind.
+
+    Example:
+        >>> model = BertClassifier.from_pretrained("my_model")  # doctest: +SKIP
+        >>> report = to_tflite(model, "my_model.tflite", quantize="int8")  # doctest: +SKIP
+        >>> report.label_flips  # doctest: +SKIP
+        0
+    """
+    if quantize not in VARIANTS:
+        raise ValueError(f"`quantize` must be one of {tuple(VARIANTS)}. Received: {quantize!r}.")
+    texts = verify.checked_texts(texts)
+    scorer = Scorer(model, max_length)
+    tolerance = VARIANTS[quantize][1] if tolerance is None else tolerance
+    path = pathlib.Path(file)
+    with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
+        content = convert(scorer, quantize)
+        checks = check_file(content, scorer.parameter_bytes)
+        order = _input_order(content)
+        options = _tokenizer_options(scorer.tokenizer)
+        content = metadata.attach(content, order, scorer.tokenizer.vocab, scorer.labels, options)
+        aside.write_bytes(content)
+        numbers, found = _verify(scorer, aside, texts, tolerance, quantize)
+        report = verify.Report(
+            target="tflite",
+            variant=quantize or "float32",
+            path=str(path),
+            bytes=len(content),
+            checks=(*found, *checks),
+            warnings=tuple(_warnings(scorer)),
+            **numbers,
+        )
+        report.write(report_aside)
+    sys.stderr.write(f"{report}\n")
+    return report
+
+
+def convert(scorer, quantize=None):
+    """Convert a scorer to a .tflite file without metadata.
+
+    Args:
+        scorer: `Scorer`.
+        quantize: a key of `VARIANTS`.
+
+    Returns:
+        bytes.
+    """
+    # Straight from Keras, inputs become float32 or names are lost; a SavedModel keeps both.
+    scores = tf.function(lambda **inputs: {"scores": scorer.scores(inputs)}, autograph=False)
+    signature = scores.get_concrete_function(**scorer.specs(1, scorer.max_length))
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(scorer, folder, {SIGNATURE: signature})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        options = VARIANTS[quantize][0]
+        converter.optimizations = options.get("optimizations", [])
+        converter.target_spec.supported_types = options.get("types", [])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        return converter.convert()
+
+
+def check_file(content, parameter_bytes):
+    """Check that a .tflite file holds its weights, and nothing that interpreters lack.
+
+    Args:
+        content: bytes.
+        parameter_bytes: int, size of the model's weights in float32.
+
+    Returns:
+        tuple of str: what was found to hold.
+
+    Raises:
+        RuntimeError: it does not hold.
+    """
+    model = schema.Model.GetRootAs(content)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    used = sorted({names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes})
+    if "CUSTOM" in used:
+        custom = sorted(code.CustomCode().decode() for code in codes if code.CustomCode())
+        raise RuntimeError(
+            f"The .tflite file must need builtin operations only. Received: {custom}."
+        )
+    if "VAR_HANDLE" in used or len(content) < LEAST_SHARE * parameter_bytes:
+        raise RuntimeError(
+            f"The .tflite file must hold the model's weights ({parameter_bytes} bytes in float32). "
+            f"Received: a file of {len(content)} bytes with the operations {used}."
+        )
+    return f"{len(used)} builtin operations, no other", "weights inside the file"
+
+
+def _input_order(content):
+    """Our names of the inputs, in the order of the graph, which is not that of the signature."""
+    model = schema.Model.GetRootAs(content)
+    signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
+    pairs = [signature.Inputs(i) for i in range(signature.InputsLength())]
+    names = {pair.TensorIndex(): pair.Name().decode() for pair in pairs}
+    return [names[graph.Inputs(i)] for i in range(graph.InputsLength())]
+
+
+def _tokenizer_options(tokenizer):
+    """What MediaPipe does not ask for, and whoever tokenizes in an app has to know."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        name = "tokenizer_config.json"
+        return {name: (pathlib.Path(folder) / name).read_bytes()}
+
+
+def _verify(scorer, file, texts, tolerance, quantize):
+    """Run the file in a fresh process; return fields of the report, and checks."""
+    expected, keras_milliseconds = scorer.score_texts(texts)
+    ids = scorer.tokenize(texts, pad_to=scorer.max_length)
+    calls = [
+        {name: rows[i : i + 1].tolist() for name, rows in ids.items()} for i in range(len(texts))
+    ]
+    question = {"file": os.fspath(file), "signature": SIGNATURE, "calls": calls}
+    answer = verify.run("run_tflite.py", question)
+    what = f"The .tflite file ({quantize or 'float32'})"
+    wanted = {name: [[1, scorer.max_length], "int32"] for name in scorer.input_names}
+    scores = {"scores": [[1, len(scorer.labels)], "float32"]}
+    if answer["inputs"] != wanted or answer["outputs"] != scores:
+        raise RuntimeError(
+            f"{what} must have the inputs {wanted} and the outputs {scores}. Received: "
+            f"{answer['inputs']} and {answer['outputs']}."
+        )
+    received = [row for call in answer["calls"] for row in call["outputs"]["scores"]]
+    check = verify.check_labels if quantize == "int8" else verify.check_difference
+    numbers = check(expected, received, tolerance, what)
+    seconds = sum(call["seconds"] for call in answer["calls"])
+    numbers["milliseconds"] = 1000 * seconds / len(texts)
+    numbers["keras_milliseconds"] = keras_milliseconds
+    return numbers, ("LiteRT's interpreter in a fresh process without kerasllm and TensorFlow",)
+
+
+def _warnings(scorer):
+    tokenizer = scorer.tokenizer
+    strip = tokenizer.lowercase if tokenizer.strip_accents is None else tokenizer.strip_accents
+    if not tokenizer.lowercase:
+        yield (
+            "MediaPipe lower-cases all ASCII letters, and this vocabulary is cased: scores there "
+            "will differ. Tokenize in the app, and run the file with LiteRT."
+        )
+    elif strip:
+        yield (
+            "MediaPipe neither strips accents nor lower-cases beyond ASCII: the app has to, as "
+            "kerasllm.export.metadata.plain_text does."
+        )
+    if not tokenizer.split_cjk:
+        yield "MediaPipe splits Chinese text, and this tokenizer does not: scores will differ."
+    if set(scorer.input_names) != set(metadata.INPUTS):
+        yield "MediaPipe wants three inputs, and this model has no segment ids. LiteRT runs it."

@@ -1,0 +1,174 @@
+"""Multi-head scaled dot-product attention, as the tutorials write it."""
+
+import keras
+from keras import ops
+
+from kerasllm.layers.dropout import Dropout
+
+# Added to the score of a key that must not be seen. Finite and mild: it underflows to a weight of
+# exactly 0 in softmax, fits float16, and keeps full-integer quantisation possible (-1e9 does not).
+MASKED = -1e4
+
+
+def padding_bias(padding_mask):
+    """Turn a padding mask into an additive attention bias.
+
+    Args:
+        padding_mask: `(batch, length)`, 1 = real token, 0 = padding.
+
+    Returns:
+        float32 `(batch, 1, 1, length)`: 0 for real keys, `MASKED` for padding.
+
+    Example:
+        >>> padding_bias(np.array([[1, 1, 0]])).shape
+        (1, 1, 1, 3)
+    """
+    bias = (1.0 - ops.cast(padding_mask, "float32")) * MASKED
+    return ops.expand_dims(ops.expand_dims(bias, 1), 1)  # (batch, heads=1, query=1, key)
+
+
+def causal_bias(length):
+    """Make the additive attention bias that hides later tokens from earlier ones.
+
+    Args:
+        length: int, or scalar int tensor: number of tokens.
+
+    Returns:
+        float32 `(1, 1, length, length)`: 0 where key <= query, `MASKED` elsewhere.
+
+    References:
+        Vaswani et al. 2017, "Attention Is All You Need", section 3.2.3.
+    """
+    index = ops.arange(length)
+    later = ops.expand_dims(index, 0) > ops.expand_dims(index, 1)  # (query, key)
+    bias = ops.cast(later, "float32") * MASKED
+    return ops.expand_dims(ops.expand_dims(bias, 0), 0)  # (batch=1, heads=1, query, key)
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class MultiHeadSelfAttention(keras.layers.Layer):
+    """Attention of a sequence to itself, or to a `context`, in several heads.
+
+    `MultiHeadSelfAttention(embed_dim, num_heads)` called with one tensor is exactly the layer of the
+    tutorials; everything else comes as an option.
+
+    Args:
+        embed_dim: int, width of input and output; divisible by `num_heads`.
+        num_heads: int, number of heads.
+        rate: float in [0, 1), dropout on the attention weights.
+        kernel_initializer: Keras initializer of the four kernels.
+
+    Call arguments:
+        inputs: float `(batch, query, embed_dim)`.
+        context: float `(batch, key, embed_dim)` or None: what is attended to; None = `inputs`.
+        attention_bias: float, broadcast to `(batch, heads, query, key)`, added to the scores
+            (see `padding_bias`, `causal_bias`), or None.
+        training: bool, whether dropout is on.
+
+    Returns:
+        float `(batch, query, embed_dim)`.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`.
+
+    Example:
+        >>> MultiHeadSelfAttention(32, num_heads=4)(np.ones((2, 5, 32), "float32")).shape
+        (2, 5, 32)
+
+    References:
+        Vaswani et al. 2017, "Attention Is All You Need", section 3.2, equation 1.
+    """
+
+    def __init__(
+        self, embed_dim, num_heads=8, *, rate=0.0, kernel_initializer="glorot_uniform", **kwargs
+    ):
+        super().__init__(**kwargs)
+        if embed_dim % num_heads != 0:
+            raise ValueError(
+                "`embed_dim` must be divisible by `num_heads`. "
+                f"Received: embed_dim={embed_dim}, num_heads={num_heads}."
+            )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.projection_dim = embed_dim // num_heads
+        self.rate = rate
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_dense = self._dense("query_dense")
+        self.key_dense = self._dense("key_dense")
+        self.value_dense = self._dense("value_dense")
+        self.combine_heads = self._dense("combine_heads")
+        self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout")
+
+    def _dense(self, name):
+        return keras.layers.Dense(
+            self.embed_dim,
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, inputs_shape, context_shape=None):
+        key_shape = context_shape or inputs_shape
+        self.query_dense.build(inputs_shape)
+        self.key_dense.build(key_shape)
+        self.value_dense.build(key_shape)
+        self.combine_heads.build(inputs_shape)
+
+    def attention(self, query, key, value, attention_bias=None, training=None):
+        """Weigh `value` by the softmax of the scaled products of `query` and `key`.
+
+        Args:
+            query: float `(batch, heads, query, projection_dim)`.
+            key: float `(batch, heads, key, projection_dim)`.
+            value: float `(batch, heads, key, projection_dim)`.
+            attention_bias: float, broadcast to `(batch, heads, query, key)`, or None.
+            training: bool, whether dropout is on.
+
+        Returns:
+            The pair `(output, weights)`: float `(batch, heads, query, projection_dim)` and
+            `(batch, heads, query, key)`.
+        """
+        # Scaling the query instead of the scores is the same product on a smaller tensor.
+        query = query * (self.projection_dim**-0.5)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, query, key)
+        if attention_bias is not None:
+            scores = scores + ops.cast(attention_bias, scores.dtype)
+        weights = ops.softmax(scores, axis=-1)
+        output = ops.matmul(self.dropout(weights, training=training), value)
+        return output, weights
+
+    def separate_heads(self, x, batch_size):
+        """Split the last axis into heads.
+
+        Args:
+            x: float `(batch, length, embed_dim)`.
+            batch_size: int or scalar tensor.
+
+        Returns:
+            float `(batch, heads, length, projection_dim)`.
+        """
+        x = ops.reshape(x, (batch_size, -1, self.num_heads, self.projection_dim))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def call(self, inputs, context=None, attention_bias=None, training=None):
+        batch_size = ops.shape(inputs)[0]
+        context = inputs if context is None else context
+        query = self.separate_heads(self.query_dense(inputs), batch_size)
+        key = self.separate_heads(self.key_dense(context), batch_size)
+        value = self.separate_heads(self.value_dense(context), batch_size)
+        output, _ = self.attention(query, key, value, attention_bias, training)
+        output = ops.transpose(output, (0, 2, 1, 3))  # (batch, query, heads, projection_dim)
+        output = ops.reshape(output, (batch_size, -1, self.embed_dim))  # (batch, query, embed_dim)
+        return self.combine_heads(output)
+
+    def compute_output_shape(self, inputs_shape, context_shape=None):
+        return inputs_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "embed_dim": self.embed_dim,
+            "num_heads": self.num_heads,
+            "rate": self.rate,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,95 @@
+"""Text classification: one label of several for a text, or for a pair of texts."""
+
+import keras
+import numpy as np
+
+from kerasllm.data.batches import batches
+from kerasllm.data.rows import label_ids
+from kerasllm.models.text_classifier import BertClassifier
+
+MODEL = BertClassifier
+COLUMNS = ("text", "label")
+OPTIONAL_COLUMNS = ("text_pair",)
+MONITOR = "val_accuracy"
+
+
+def loss():
+    """The loss: cross entropy between logits and class ids."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def metrics():
+    """The metrics shown while training."""
+    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+
+def encode(model, rows, max_length=None):
+    """Turn rows into what the model trains on.
+
+    Args:
+        model: `BertClassifier` with a tokenizer and labels.
+        rows: list of dicts with `text` and `label`, and `text_pair` in all or in none.
+        max_length: int or None: texts are cut to so many tokens; None for all the model can take.
+
+    Returns:
+        The pair (features, targets): dict of int32 `(rows, length)`, and int32 `(rows,)`.
+
+    Raises:
+        ValueError: a label is not among the model's; the message says in which row.
+    """
+    return features(model, rows, max_length), label_ids(rows, model.labels)
+
+
+def features(model, rows, max_length=None):
+    """Turn the texts of rows into the model's inputs, as `encode` does."""
+    with_pairs = "text_pair" in rows[0]
+    return model.tokenizer(
+        [row["text"] for row in rows],
+        [row["text_pair"] for row in rows] if with_pairs else None,
+        max_length=max_length or model.config.max_length,
+    )
+
+
+def predict(model, rows, *, max_length=None, batch_size=32):
+    """Give each row its class probabilities.
+
+    Args:
+        model: `BertClassifier` with a tokenizer.
+        rows: list of dicts with `text`, and `text_pair` in all or in none.
+        max_length: int or None, as for `encode`.
+        batch_size: int.
+
+    Returns:
+        float32 `(rows, num_classes)`, each row summing to 1.
+    """
+    inputs = features(model, rows, max_length)
+    # Rows of like length share a batch, so little padding is computed; then back into order.
+    order = np.argsort(inputs["padding_mask"].sum(axis=1), kind="stable")
+    data = batches(
+        {name: value[order] for name, value in inputs.items()},
+        batch_size=batch_size,
+        max_length=model.config.max_length,
+    )
+    logits = model.predict(data, verbose=0)
+    scores = keras.ops.convert_to_numpy(keras.ops.softmax(logits, axis=-1))
+    return scores[np.argsort(order)]
+
+
+def answers(labels, scores):
+    """Put class probabilities into words.
+
+    Args:
+        labels: sequence of str, names of the classes.
+        scores: float `(rows, num_classes)`.
+
+    Returns:
+        list of dicts: `label`, its `score`, and `scores` of all labels.
+    """
+    return [
+        {
+            "label": labels[int(row.argmax())],
+            "score": float(row.max()),
+            "scores": {label: float(score) for label, score in zip(labels, row)},
+        }
+        for row in np.asarray(scores)
+    ]

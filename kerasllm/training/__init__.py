@@ -1,0 +1,8 @@
+"""Training: the recipe, its parts, and where it runs."""
+
+from kerasllm.training.fit import fit
+from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.schedules import LinearWarmup
+from kerasllm.training.strategies import STRATEGIES, strategy
+
+__all__ = ["STRATEGIES", "AdamW", "LinearWarmup", "fit", "freeze", "layer_rates", "strategy"]

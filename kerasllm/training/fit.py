@@ -1,0 +1,176 @@
+"""Train a model: the recipe that BERT is fine-tuned by, over `model.fit`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasllm.data.batches import batches
+from kerasllm.tasks import task_of
+from kerasllm.training.callbacks import Progress
+from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.schedules import LinearWarmup
+
+MOST_RATES = 200  # points of the learning rate's curve that the history keeps
+
+
+def fit(
+    model,
+    train,
+    validation=None,
+    *,
+    epochs=3,
+    batch_size=32,
+    learning_rate=5e-5,
+    weight_decay=0.01,
+    warmup=0.1,
+    clip_norm=1.0,
+    layer_decay=1.0,
+    freeze_blocks=None,
+    max_length=None,
+    patience=None,
+    seed=0,
+    tensorboard=None,
+    backup=None,
+    callbacks=(),
+    progress=True,
+):
+    """Train a model with AdamW under linear warm-up and decay, and keep its best epoch.
+
+    Nothing here is needed to train: `model.compile` and `model.fit` work as with any Keras model.
+
+    Args:
+        model: a model that a task trains (`kerasllm.tasks.TASKS`), made in the scope of the
+            strategy it shall be trained under; or any compiled `keras.Model`, then with datasets.
+        train: list of rows as the task wants them, or a `tf.data.Dataset` of batches.
+        validation: the same, or None. With it, the weights of the best epoch are kept.
+        epochs: int, the most passes over `train`.
+        batch_size: int, rows in a step, over all replicas together.
+        learning_rate: float, the peak.
+        weight_decay: float; norms and biases have none.
+        warmup: float in [0, 1], share of all steps until the peak.
+        clip_norm: float or None, the largest norm of all gradients together.
+        layer_decay: float in (0, 1], factor on the learning rate from one block to that below.
+        freeze_blocks: int or None: keep the embedding and so many of the lowest blocks.
+        max_length: int or None: texts are cut to so many tokens; None for all the model can take.
+        patience: int or None: stop after so many epochs without a better one; None for never.
+        seed: int, of the order of rows. For fresh weights and dropout, call
+            `keras.utils.set_random_seed` before making the model.
+        tensorboard: path or None, folder for TensorBoard's logs.
+        backup: path or None, folder from which a run that died goes on at its last epoch.
+        callbacks: further Keras callbacks.
+        progress: bool, whether to draw a progress bar on stderr.
+
+    Returns:
+        dict: name of a figure: list of its values, one an epoch; `learning_rate` has one for every
+        step, or for `MOST_RATES` of them.
+
+    Raises:
+        ValueError: an argument is out of its range, a row has an unknown label, or there are fewer
+            rows than a step needs.
+
+    Example:
+        >>> model = BertClassifier.from_pretrained("my_model", labels=("bad", "good"))
+        >>> history = fit(model, read_rows("train.csv"), read_rows("dev.csv"), epochs=3)
+
+    References:
+        Devlin et al. 2018, "BERT", appendix A.3.
+    """
+    _check_at_least_one(epochs=epochs, batch_size=batch_size)
+    task = task_of(model)
+    with_rows = not isinstance(train, tf.data.Dataset)
+    if with_rows:
+        train = _encoded(model, task, train, batch_size, max_length, training=True, seed=seed)
+    if validation is not None and not isinstance(validation, tf.data.Dataset):
+        validation = _encoded(model, task, validation, batch_size, max_length)
+    steps = epochs * _steps(train)
+    schedule = LinearWarmup(learning_rate, steps, round(warmup * steps))
+    if freeze_blocks is not None:
+        freeze(model.bert, freeze_blocks)
+    if not model.compiled or task is not None:
+        optimizer = AdamW(
+            schedule,
+            weight_decay,
+            rate_factors=layer_rates(model.bert, layer_decay) if layer_decay < 1 else None,
+            global_clipnorm=clip_norm,
+        )
+        model.compile(optimizer, task.loss(), metrics=task.metrics())
+    found = model.fit(
+        train,
+        validation_data=validation,
+        epochs=epochs,
+        shuffle=False,  # the dataset does it
+        verbose=0,
+        callbacks=[
+            *_watchers(task, validation, epochs, patience, tensorboard, backup),
+            *callbacks,
+            *[Progress()] * progress,
+        ],
+    ).history
+    history = {name: [float(value) for value in values] for name, values in found.items()}
+    return {**history, "learning_rate": _rates(schedule, len(found["loss"]) * steps // epochs)}
+
+
+def _check_at_least_one(**numbers):
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {number!r}.")
+
+
+def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
+    if task is None:
+        raise TypeError(
+            "`train` must be a `tf.data.Dataset` of batches for a model that no task trains. "
+            f"Received: rows, and a {type(model).__name__}."
+        )
+    inputs, targets = task.encode(model, rows, max_length)
+    # An uneven last batch would weigh its rows differently on each replica.
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1 or _replicas(model) > 1
+    if training and several and len(rows) < batch_size:
+        raise ValueError(
+            f"`train` must have at least `batch_size`={batch_size} rows under a strategy of "
+            f"several replicas. Received: {len(rows)} rows."
+        )
+    return batches(
+        inputs,
+        targets,
+        batch_size,
+        shuffle=training,
+        seed=seed,
+        max_length=model.config.max_length,
+        drop_remainder=training and several,
+    )
+
+
+def _replicas(model):
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def _steps(dataset):
+    steps = int(dataset.cardinality())
+    if steps < 1:
+        raise ValueError(
+            "`train` must have a known number of batches. Received: a dataset of "
+            f"{'endless' if steps == tf.data.INFINITE_CARDINALITY else 'unknown or no'} "
+            "cardinality (use `take`, or `tf.data.experimental.assert_cardinality`)."
+        )
+    return steps
+
+
+def _watchers(task, validation, epochs, patience, tensorboard, backup):
+    if validation is not None:
+        yield keras.callbacks.EarlyStopping(
+            task.MONITOR if task else "val_loss",
+            patience=epochs if patience is None else patience,
+            restore_best_weights=True,
+            mode="auto",
+        )
+    if tensorboard is not None:
+        yield keras.callbacks.TensorBoard(str(tensorboard))
+    if backup is not None:
+        yield keras.callbacks.BackupAndRestore(str(backup))
+
+
+def _rates(schedule, steps):
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, MOST_RATES)).astype(int))
+    return [float(rate) for rate in keras.ops.convert_to_numpy(schedule(shown))]
