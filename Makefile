@@ -26,8 +26,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(RUN) train bert_mini sample:reviews_en:train $(DEMO)/model --split 0.9 0.05 0.05 --epochs 4 --learning-rate 5e-4 --vocab-size 2000 --max-length 64
-	$(RUN) evaluate $(DEMO)/model sample:reviews_en:test
+	$(RUN) train bert_tiny sample:reviews_en:train $(DEMO)/model --split 90/10 --test sample:reviews_en:test --epochs 8 --learning-rate 1e-3 --vocab-size 2000 --max-length 64
 	$(RUN) export $(DEMO)/model saved_model $(DEMO)/serving
 	$(RUN) export $(DEMO)/model tflite $(DEMO)/model.tflite --quantize int8 --max-length 64
 	@echo; echo "The SavedModel says:"

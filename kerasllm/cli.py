@@ -45,11 +45,11 @@ def main(debug):
 def data_options(function):
     """The options that say what is in a data file."""
     for option in (
-        click.option("--header", metavar="NAMES", help="Comma-separated column names of files that don't begin with them."),
-        click.option("--label", default="label", show_default=True, help="Name of the label column."),
-        click.option("--text-pair", help="Name of the column with second texts, for pairs."),
-        click.option("--text", default="text", show_default=True, help="Name of the text column."),
-    ):  # fmt: skip
+        click.option("--header", metavar="NAMES", help="Column names, with commas, of bare files."),
+        click.option("--label", default="label", show_default=True, help="Column of the labels."),
+        click.option("--text-pair", metavar="TEXT", help="Column of second texts, for pairs."),
+        click.option("--text", default="text", show_default=True, help="Column of the texts."),
+    ):
         function = option(function)
     return function
 
@@ -68,6 +68,16 @@ def _header(names):
     return tuple(names.split(",")) if names else None
 
 
+def _fractions(split):
+    if not split:
+        return None
+    try:
+        parts = [float(part) for part in split.split("/")]
+        return tuple(part / sum(parts) for part in parts)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{split!r} is not like 80/10/10.", param_hint="--split") from None
+
+
 @main.command()
 @click.argument("model")
 @click.argument("train")
@@ -76,9 +86,8 @@ def _header(names):
 @click.option("--test", metavar="DATA", help="Rows to evaluate on.")
 @click.option(
     "--split",
-    type=(float, float, float),
-    metavar="A B C",
-    help="Cut TRAIN into training, validation and test rows, e.g. 0.8 0.1 0.1.",
+    metavar="A/B[/C]",
+    help="Cut TRAIN into training, validation and test rows, e.g. 80/10/10.",
 )
 @data_options
 @click.option("--epochs", type=int, default=3, show_default=True)
@@ -132,8 +141,8 @@ def _header(names):
 @click.option("--tensorboard", type=click.Path(), help="Folder for TensorBoard's logs.")
 @click.option("--backup", type=click.Path(), help="Folder from which a run that died goes on.")
 @as_json
-def train(text, text_pair, label, header, as_json, **arguments):
-    """Train MODEL on the rows of TRAIN and write the run to OUTPUT.
+def train(text, text_pair, label, header, split, as_json, **arguments):
+    r"""Train MODEL on the rows of TRAIN and write the run to OUTPUT.
 
     MODEL is a folder in Hugging Face's layout, a name on its hub, or a size to train from scratch
     (`kerasllm list` names them). Data is a .csv, .tsv, .jsonl or .txt file (`label text` lines), a
@@ -144,7 +153,12 @@ def train(text, text_pair, label, header, as_json, **arguments):
     """  # fmt: skip
     from kerasllm import runs
 
-    run = runs.train(columns=_columns(text, text_pair, label), header=_header(header), **arguments)
+    run = runs.train(
+        columns=_columns(text, text_pair, label),
+        header=_header(header),
+        split=_fractions(split),
+        **arguments,
+    )
     if as_json:
         _print_json(run)
         return

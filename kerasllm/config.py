@@ -29,7 +29,7 @@ class TransformerConfig:
         ValueError: a value is out of its range; the message names the field.
 
     Example:
-        >>> config = TransformerConfig(vocab_size=100, num_layers=2, embed_dim=64, ff_dim=128, num_heads=4)
+        >>> config = TransformerConfig(100, num_layers=2, embed_dim=64, ff_dim=128, num_heads=4)
         >>> config.projection_dim
         16
 

@@ -56,7 +56,8 @@ def train(
         output: path of the folder to write.
         validation: source of rows that pick the best epoch, or None.
         test: source of rows for the evaluation, or None (then the validation rows serve).
-        split: fractions such as `(0.8, 0.1, 0.1)` to cut `train` into all three, or None.
+        split: fractions such as `(0.8, 0.1, 0.1)` to cut `train` into training, validation and test
+            rows, or two of them for no test rows; None for no cut.
         task: str, a name in `TASKS`.
         columns: dict or None, our name of a column: its name in the source.
         header: tuple of str or None, names of the columns of files without a first line of names.
@@ -113,11 +114,15 @@ def train(
 def _read(task, columns, header, split, seed, train, validation, test):
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
-    if split and (validation or test):
-        raise ValueError("`split` must not be given together with `validation` or `test`.")
-    sources = [train, validation, test]
-    rows = [source and read(source, task, columns, header) for source in sources]
-    return split_rows(rows[0], tuple(split), seed) if split else rows
+    rows = [source and read(source, task, columns, header) for source in (train, validation, test)]
+    if not split:
+        return rows
+    if validation or (test and len(split) > 2):
+        raise ValueError(
+            f"`split` must not cut off what is given by `validation` or `test`. Received: {split}."
+        )
+    parts = split_rows(rows[0], tuple(split), seed)
+    return [*parts, rows[2]][:3]
 
 
 def read(source, task="text_classification", columns=None, header=None, labelled=True):

@@ -53,13 +53,12 @@ class WordPieceTokenizer:
             that no file or graph could hold.
 
     Example:
-
-    >>> tokenizer = WordPieceTokenizer(
-    ...     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sun", "##s"])
-    >>> tokenizer.encode("The suns!")
-    [5, 6, 7, 1]
-    >>> tokenizer(["The sun", "suns"], max_length=16)["token_ids"].tolist()
-    [[2, 5, 6, 3], [2, 6, 7, 3]]
+        >>> tokenizer = WordPieceTokenizer(
+        ...     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "sun", "##s"])
+        >>> tokenizer.encode("The suns!")
+        [5, 6, 7, 1]
+        >>> tokenizer(["The sun", "suns"], max_length=16)["token_ids"].tolist()
+        [[2, 5, 6, 3], [2, 6, 7, 3]]
 
     References:
         Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2018, section 3;
@@ -133,12 +132,11 @@ class WordPieceTokenizer:
             ValueError: where a file is not that of a BERT WordPiece tokenizer, or two disagree.
 
         Example:
-
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
-        >>> WordPieceTokenizer.from_pretrained(folder).encode("Sun")
-        [4]
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
+            >>> WordPieceTokenizer.from_pretrained(folder).encode("Sun")
+            [4]
         """
         folder = Path(folder)
         names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -179,12 +177,11 @@ class WordPieceTokenizer:
             OSError: where the folder cannot be written.
 
         Example:
-
-        >>> import pathlib, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
-        >>> sorted(path.name for path in pathlib.Path(folder).iterdir())
-        ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt']
+            >>> import pathlib, tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
+            >>> sorted(path.name for path in pathlib.Path(folder).iterdir())
+            ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt']
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,10 +229,9 @@ class WordPieceTokenizer:
                 `texts` occurs `min_frequency` times.
 
         Example:
-
-        >>> tokenizer = WordPieceTokenizer.train(["low lower lowest"] * 2, vocab_size=100)
-        >>> tokenizer.decode(tokenizer.encode("Lower"))
-        'lower'
+            >>> tokenizer = WordPieceTokenizer.train(["low lower lowest"] * 2, vocab_size=100)
+            >>> tokenizer.decode(tokenizer.encode("Lower"))
+            'lower'
         """
         _check_iterable(texts)
         if vocab_size <= len(SPECIAL_TOKENS):
@@ -284,10 +280,9 @@ class WordPieceTokenizer:
             list of `int`.
 
         Example:
-
-        >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s"]
-        >>> WordPieceTokenizer(vocab).encode("Suns")
-        [4, 5]
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s"]
+            >>> WordPieceTokenizer(vocab).encode("Suns")
+            [4, 5]
         """
         return self._rust.encode(_to_str(text), add_special_tokens=False).ids
 
@@ -304,10 +299,9 @@ class WordPieceTokenizer:
             ValueError: where an id is not in the vocabulary.
 
         Example:
-
-        >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s"]
-        >>> WordPieceTokenizer(vocab).decode([2, 4, 5, 3, 0])
-        'suns'
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s"]
+            >>> WordPieceTokenizer(vocab).decode([2, 4, 5, 3, 0])
+            'suns'
         """
         ids = [int(index) for index in ids]
         for index in ids:
@@ -341,13 +335,12 @@ class WordPieceTokenizer:
             ValueError: where `pairs` differs from `texts` in length, or a length is too small.
 
         Example:
-
-        >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s", "moon"]
-        >>> batch = WordPieceTokenizer(vocab)(["sun", "suns"], ["moon", ""], max_length=8)
-        >>> batch["token_ids"].tolist()
-        [[2, 4, 3, 6, 3], [2, 4, 5, 3, 3]]
-        >>> batch["segment_ids"].tolist()
-        [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s", "moon"]
+            >>> batch = WordPieceTokenizer(vocab)(["sun", "suns"], ["moon", ""], max_length=8)
+            >>> batch["token_ids"].tolist()
+            [[2, 4, 3, 6, 3], [2, 4, 5, 3, 3]]
+            >>> batch["segment_ids"].tolist()
+            [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
         """
         room = _room(max_length, pairs is not None)
         if pad_to is not None and pad_to < max_length:
@@ -414,13 +407,12 @@ class WordPieceTokenizer:
             ImportError: where TensorFlow or TensorFlow Text is not installed.
 
         Example:
-
-        >>> import tensorflow as tf
-        >>> graph = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).in_graph()
-        >>> texts = tf.data.Dataset.from_tensor_slices(["Sun", "sun sun"]).batch(2)
-        >>> for batch in texts.map(lambda texts: graph(texts, max_length=64)):
-        ...     print(batch["token_ids"].numpy().tolist())
-        [[2, 4, 3, 0], [2, 4, 4, 3]]
+            >>> import tensorflow as tf
+            >>> graph = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).in_graph()
+            >>> texts = tf.data.Dataset.from_tensor_slices(["Sun", "sun sun"]).batch(2)
+            >>> for batch in texts.map(lambda texts: graph(texts, max_length=64)):
+            ...     print(batch["token_ids"].numpy().tolist())
+            [[2, 4, 3, 0], [2, 4, 4, 3]]
         """
         return _graph_module(self)
 

@@ -1,4 +1,4 @@
-"""Weights in and out of safetensors, by a map of names, with nothing missing and nothing left over."""
+"""Weights in and out of safetensors, by a map of names: nothing missing, nothing left over."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def find_folder(name, revision=None):
     """Return the local folder of a checkpoint, fetching it from the Hugging Face hub if need be.
 
     Args:
-        name: str or path-like: a folder, or a hub name such as `"google/bert_uncased_L-2_H-128_A-2"`.
+        name: str or path-like: a folder, or a hub name such as `"google-bert/bert-base-uncased"`.
         revision: str or None: branch, tag or commit on the hub.
 
     Returns:
@@ -157,7 +157,7 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
     """
     places = state_dict(model, names)
     with open_tensors(folder) as file:
-        found = {_canonical(key, places, prefix): key for key in file.keys()}
+        found = {_canonical(key, places, prefix): key for key in file.keys()}  # noqa: SIM118
         absent = [path for path in fresh if not _any_under(names[path], found)]
         for path in absent:
             places = {key: at for key, at in places.items() if not _under(key, names[path])}

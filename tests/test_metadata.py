@@ -140,6 +140,7 @@ def test_weights_behind_the_flatbuffer_are_refused(content):
         ("Was für ein CAFÉ!", "was fur ein cafe!"),
         ("ΌΛΑ ΣΑΣ", "ολα σασ"),
         ("a\u00a0b\u3000c\td\x00\u200be", "a b c de"),
+        ("a\x0bb\ufffdc\u2028d", "abc d"),
         ("Й й İ 好 👍", "и и i 好 👍"),
         ("", ""),
     ],

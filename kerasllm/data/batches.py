@@ -54,11 +54,10 @@ def batches(
         ValueError: an argument, or the number or length of rows, is not as above.
 
     Example:
-
-    >>> data = batches({"token_ids": [[5, 6, 7], [8]]}, targets=[1, 0], length_multiple=4)
-    >>> for x, y in data:
-    ...     print(x["token_ids"].numpy().tolist(), y.numpy().tolist())
-    [[5, 6, 7, 0], [8, 0, 0, 0]] [1, 0]
+        >>> data = batches({"token_ids": [[5, 6, 7], [8]]}, targets=[1, 0], length_multiple=4)
+        >>> for x, y in data:
+        ...     print(x["token_ids"].numpy().tolist(), y.numpy().tolist())
+        [[5, 6, 7, 0], [8, 0, 0, 0]] [1, 0]
     """
     _check_positive(batch_size=batch_size, length_multiple=length_multiple, window=window)
     if sample_weight is not None and targets is None:
@@ -135,13 +134,12 @@ def text_batches(
         ValueError: `dataset` or a number is not as above.
 
     Example:
-
-    >>> from kerasllm.tokenizers import WordPieceTokenizer
-    >>> tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"])
-    >>> texts = tf.data.Dataset.from_tensor_slices((["good good", "good"], [1, 0]))
-    >>> for x, y in text_batches(texts, tokenizer, max_length=16):
-    ...     print(x["padding_mask"].numpy().tolist(), y.numpy().tolist())
-    [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]] [1, 0]
+        >>> from kerasllm.tokenizers import WordPieceTokenizer
+        >>> tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"])
+        >>> texts = tf.data.Dataset.from_tensor_slices((["good good", "good"], [1, 0]))
+        >>> for x, y in text_batches(texts, tokenizer, max_length=16):
+        ...     print(x["padding_mask"].numpy().tolist(), y.numpy().tolist())
+        [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]] [1, 0]
     """
     _check_positive(batch_size=batch_size, length_multiple=length_multiple, window=window)
     specs = dataset.element_spec if isinstance(dataset.element_spec, tuple) else None

@@ -29,10 +29,9 @@ class Row(dict):
         where: str, e.g. `"train.csv:17"`, `"rows[3]"` or `"pos/12.txt"`.
 
     Example:
-
-    >>> row = Row({"text": "Lovely.", "label": "positive"}, where="train.csv:17")
-    >>> row["label"], row.where
-    ('positive', 'train.csv:17')
+        >>> row = Row({"text": "Lovely.", "label": "positive"}, where="train.csv:17")
+        >>> row["label"], row.where
+        ('positive', 'train.csv:17')
     """
 
     __slots__ = ("where",)
@@ -84,12 +83,11 @@ def read_rows(
             message locates.
 
     Example:
-
-    >>> rows = read_rows("sample:reviews_en:test")
-    >>> len(rows), sorted(rows[0])
-    (400, ['label', 'text'])
-    >>> read_rows([("Lovely.", 1)])[0]
-    {'text': 'Lovely.', 'label': 1}
+        >>> rows = read_rows("sample:reviews_en:test")
+        >>> len(rows), sorted(rows[0])
+        (400, ['label', 'text'])
+        >>> read_rows([("Lovely.", 1)])[0]
+        {'text': 'Lovely.', 'label': 1}
     """
     rename = dict(rename or {})
     unknown = sorted(set(rename) - set(columns) - set(optional))
@@ -121,9 +119,8 @@ def label_names(rows) -> tuple[str, ...]:
         A tuple of str; the position of a name is its class id.
 
     Example:
-
-    >>> label_names([{"label": "10"}, {"label": "9"}, {"label": "10"}])
-    ('9', '10')
+        >>> label_names([{"label": "10"}, {"label": "9"}, {"label": "10"}])
+        ('9', '10')
     """
     names = {str(row["label"]) for row in rows}
     numeric = all(_is_number(name) for name in names)
@@ -146,9 +143,8 @@ def label_ids(rows, labels) -> np.ndarray:
         ValueError: a row has a label that is not in `labels`; the message says which row.
 
     Example:
-
-    >>> label_ids([{"label": "positive"}, {"label": "0"}], ("negative", "positive"))
-    array([1, 0], dtype=int32)
+        >>> label_ids([{"label": "positive"}, {"label": "0"}], ("negative", "positive"))
+        array([1, 0], dtype=int32)
     """
     labels = [str(name) for name in labels]
     ids = {name: index for index, name in enumerate(labels)}
@@ -182,10 +178,9 @@ def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0) -> tuple[list, ...]:
         ValueError: `fractions` are not as above, or leave a part without a row.
 
     Example:
-
-    >>> train, dev, test = split_rows(range(10))
-    >>> len(train), len(dev), len(test)
-    (8, 1, 1)
+        >>> train, dev, test = split_rows(range(10))
+        >>> len(train), len(dev), len(test)
+        (8, 1, 1)
     """
     if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"`fractions` must be positive with sum 1. Received: {fractions}.")

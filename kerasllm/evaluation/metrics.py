@@ -183,13 +183,12 @@ def evaluate_classes(targets, scores, labels) -> ClassificationResult:
         ValueError: the arguments are not as above or do not fit each other.
 
     Example:
-
-    >>> scores = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]
-    >>> result = evaluate_classes([0, 1, 1], scores, ["bad", "good"])
-    >>> result.confusion
-    ((1, 0), (1, 1))
-    >>> round(result.accuracy, 4), round(result.macro.f1, 4)
-    (0.6667, 0.6667)
+        >>> scores = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]
+        >>> result = evaluate_classes([0, 1, 1], scores, ["bad", "good"])
+        >>> result.confusion
+        ((1, 0), (1, 1))
+        >>> round(result.accuracy, 4), round(result.macro.f1, 4)
+        (0.6667, 0.6667)
 
     References:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, for the
@@ -232,11 +231,10 @@ def worst_examples(rows, targets, scores, labels, count=20) -> list[dict]:
         ValueError: the arguments are not as above or do not fit each other.
 
     Example:
-
-    >>> rows = [{"text": "Lovely."}, {"text": "Awful."}]
-    >>> worst = worst_examples(rows, [1, 0], [[0.1, 0.9], [0.2, 0.8]], ["bad", "good"], count=1)
-    >>> worst[0]["text"], worst[0]["label"], worst[0]["predicted"], worst[0]["score"]
-    ('Awful.', 'bad', 'good', 0.2)
+        >>> rows = [{"text": "Lovely."}, {"text": "Awful."}]
+        >>> worst = worst_examples(rows, [1, 0], [[0.1, 0.9], [0.2, 0.8]], ["bad", "good"], count=1)
+        >>> worst[0]["text"], worst[0]["label"], worst[0]["predicted"], worst[0]["score"]
+        ('Awful.', 'bad', 'good', 0.2)
     """
     targets, scores, labels = _checked(targets, scores, labels)
     if len(rows) != len(targets):

@@ -74,10 +74,9 @@ def plot_history(history) -> Figure:
         ValueError: `history` holds no values.
 
     Example:
-
-    >>> figure = plot_history({"loss": [0.7, 0.4], "val_loss": [0.6, 0.5]})
-    >>> [axes.get_title(loc="left") for axes in figure.axes]
-    ['loss']
+        >>> figure = plot_history({"loss": [0.7, 0.4], "val_loss": [0.6, 0.5]})
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
+        ['loss']
     """
     history = {name: np.ravel(values) for name, values in dict(history).items() if len(values)}
     if not history:
@@ -109,12 +108,11 @@ def plot_confusion(result) -> Figure:
         A `Figure`.
 
     Example:
-
-    >>> from kerasllm.evaluation.metrics import evaluate_classes
-    >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
-    >>> figure = plot_confusion(result)
-    >>> figure.axes[0].get_xlabel()
-    'predicted label'
+        >>> from kerasllm.evaluation.metrics import evaluate_classes
+        >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
+        >>> figure = plot_confusion(result)
+        >>> figure.axes[0].get_xlabel()
+        'predicted label'
     """
     counts = np.array(result.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -134,12 +132,11 @@ def plot_classes(result) -> Figure:
         A `Figure`; over 40 classes are set in several columns.
 
     Example:
-
-    >>> from kerasllm.evaluation.metrics import evaluate_classes
-    >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
-    >>> figure = plot_classes(result)
-    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    ['bad (1 row)', 'good (1 row)']
+        >>> from kerasllm.evaluation.metrics import evaluate_classes
+        >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
+        >>> figure = plot_classes(result)
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['bad (1 row)', 'good (1 row)']
     """
     classes = sorted(result.classes, key=lambda scores: scores.f1)
     columns = math.ceil(len(classes) / COLUMN)
@@ -168,12 +165,11 @@ def plot_confidence(result) -> Figure:
         A `Figure` with two axes: accuracy by score, and rows by score.
 
     Example:
-
-    >>> from kerasllm.evaluation.metrics import evaluate_classes
-    >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
-    >>> figure = plot_confidence(result)
-    >>> figure.axes[0].get_ylabel()
-    'accuracy'
+        >>> from kerasllm.evaluation.metrics import evaluate_classes
+        >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
+        >>> figure = plot_confidence(result)
+        >>> figure.axes[0].get_ylabel()
+        'accuracy'
 
     References:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1.
@@ -210,9 +206,8 @@ def to_svg(figure) -> str:
         str, an XML document that holds neither a date nor anything random.
 
     Example:
-
-    >>> to_svg(plot_history({"loss": [0.7, 0.4]})).startswith("<?xml")
-    True
+        >>> to_svg(plot_history({"loss": [0.7, 0.4]})).startswith("<?xml")
+        True
     """
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kerasllm"}):

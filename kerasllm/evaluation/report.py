@@ -70,12 +70,11 @@ def write_report(
         TypeError: `settings`, `worst`, `exports` or `notes` are not as above.
 
     Example:
-
-    >>> from kerasllm.evaluation import evaluate_classes
-    >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
-    >>> path = write_report("report.html", title="Reviews", settings={"epochs": 3}, result=result)
-    >>> path.name
-    'report.html'
+        >>> from kerasllm.evaluation import evaluate_classes
+        >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
+        >>> path = write_report("report.html", title="Reviews", settings={"epochs": 3}, result=result)
+        >>> path.name
+        'report.html'
     """
     notes = [notes] if isinstance(notes, str) else notes
     _check("settings", [settings], Mapping, "a dict")

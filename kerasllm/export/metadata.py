@@ -77,10 +77,17 @@ def plain_text(text):
         >>> plain_text("Was für ein Café!")
         'was fur ein cafe!'
     """
-    spaced = "".join(" " if char.isspace() else char for char in text)
-    parts = [(char, unicodedata.category(char)) for char in unicodedata.normalize("NFD", spaced)]
+    cleaned = "".join(map(_cleaned, text))
+    bare = (c for c in unicodedata.normalize("NFD", cleaned) if unicodedata.category(c) != "Mn")
     # One character at a time, because at the end of a word `str.lower` writes another sigma.
-    return "".join(char.lower() for char, kind in parts if kind != "Mn" and kind[0] != "C")
+    return "".join(char.lower() for char in bare)
+
+
+def _cleaned(char):
+    kind = unicodedata.category(char)
+    if char in "\t\n\r" or kind.startswith("Z"):
+        return " "
+    return "" if kind in ("Cc", "Cf", "Co", "Cs") or char == "\ufffd" else char
 
 
 def classifier_metadata(inputs):

@@ -1,7 +1,5 @@
 """Families: for each, how its Hugging Face config reads and what its weights are called."""
 
-import dataclasses
-
 from kerasllm.config import TransformerConfig
 from kerasllm.families import bert
 
@@ -56,7 +54,7 @@ def size_config(name, **changes):
     if name not in SIZES:
         raise ValueError(f"`name` must be one of {', '.join(SIZES)}. Received: {name!r}.")
     family, size = SIZES[name]
-    assumed = {ours: value for ours, value in FAMILIES[family].FIELDS.values()}
+    assumed = dict(FAMILIES[family].FIELDS.values())
     return TransformerConfig(**{**assumed, **size, **changes})
 
 

@@ -49,8 +49,8 @@ def causal_bias(length):
 class MultiHeadSelfAttention(keras.layers.Layer):
     """Attention of a sequence to itself, or to a `context`, in several heads.
 
-    `MultiHeadSelfAttention(embed_dim, num_heads)` called with one tensor is exactly the layer of the
-    tutorials; everything else comes as an option.
+    `MultiHeadSelfAttention(embed_dim, num_heads)` called with one tensor is exactly the layer of
+    the tutorials; everything else comes as an option.
 
     Args:
         embed_dim: int, width of input and output; divisible by `num_heads`.

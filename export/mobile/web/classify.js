@@ -6,9 +6,11 @@ const UNCASED = true;
 
 /** Do to a text what MediaPipe leaves undone: it lower-cases ASCII letters only. */
 export function plain(text) {
-  const spaced = text.replace(/\s/gu, " ");
-  if (!UNCASED) return spaced;
-  const bare = spaced.normalize("NFD").replace(/[\p{Mn}\p{C}]/gu, "");
+  if (!UNCASED) return text;
+  const spaced = text.replace(/[\t\n\r\p{Z}]/gu, " ");
+  const cleaned = spaced.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\ufffd]/gu, "");
+  const bare = cleaned.normalize("NFD").replace(/\p{Mn}/gu, "");
+  // One character at a time: at the end of a word, toLowerCase writes another sigma.
   return Array.from(bare, (char) => char.toLowerCase()).join("");
 }
 
