@@ -222,9 +222,7 @@ def ratios(results, name, seconds="wall"):
 
 def spread(values, form=".2f"):
     """Write values as `median (least–largest)`."""
-    median, least, largest = (
-        format(f(values), form) for f in (statistics.median, min, max)
-    )
+    median, least, largest = (format(f(values), form) for f in (statistics.median, min, max))
     return f"{median} ({least}–{largest})"
 
 

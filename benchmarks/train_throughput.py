@@ -160,9 +160,7 @@ def matrix_product():
 def measure(workload, folder, arguments):
     """Measure one workload; see `contest.run`."""
     if not (folder / "sentences.json").exists():
-        contest.alone(
-            material.write, folder, arguments.model, arguments.data, arguments.sentences
-        )
+        contest.alone(material.write, folder, arguments.model, arguments.data, arguments.sentences)
     if workload == "text":
         length, lengths = None, [len(ids) + 2 for ids in material.read(folder)["token_ids"]]
         contestants = {
@@ -177,8 +175,11 @@ def measure(workload, folder, arguments):
         lengths = [length] * (TOKENS // length)
         contestants = {
             name: (function, folder, length)
-            for name, function in
-            [("kerasllm", kerasllm), ("keras-nlp", keras_nlp), ("PyTorch", pytorch)]
+            for name, function in [
+                ("kerasllm", kerasllm),
+                ("keras-nlp", keras_nlp),
+                ("PyTorch", pytorch),
+            ]
         }
     everyone = {**contestants, "matrix product": (matrix_product,)}
     results = contest.compare(everyone, arguments.rounds)

@@ -134,7 +134,8 @@ class WordPieceTokenizer:
         Example:
             >>> import tempfile
             >>> folder = tempfile.mkdtemp()
-            >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]
+            >>> WordPieceTokenizer(vocab).save_pretrained(folder)
             >>> WordPieceTokenizer.from_pretrained(folder).encode("Sun")
             [4]
         """
@@ -179,7 +180,8 @@ class WordPieceTokenizer:
         Example:
             >>> import pathlib, tempfile
             >>> folder = tempfile.mkdtemp()
-            >>> WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]).save_pretrained(folder)
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun"]
+            >>> WordPieceTokenizer(vocab).save_pretrained(folder)
             >>> sorted(path.name for path in pathlib.Path(folder).iterdir())
             ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt']
         """

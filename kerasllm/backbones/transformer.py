@@ -74,7 +74,8 @@ class Transformer(keras.Model):
         attention_bias = padding_bias(inputs["padding_mask"])
         for block in self.blocks:
             hidden_states = block(hidden_states, attention_bias=attention_bias)
-        super().__init__(inputs=inputs, outputs=hidden_states, dtype=dtype, **kwargs)
+        super().__init__(inputs=inputs, outputs=hidden_states, **kwargs)
+        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
 
         # Config
         self.config = config

@@ -72,7 +72,8 @@ def write_report(
     Example:
         >>> from kerasllm.evaluation import evaluate_classes
         >>> result = evaluate_classes([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["bad", "good"])
-        >>> path = write_report("report.html", title="Reviews", settings={"epochs": 3}, result=result)
+        >>> settings = {"epochs": 3}
+        >>> path = write_report("report.html", title="Reviews", settings=settings, result=result)
         >>> path.name
         'report.html'
     """

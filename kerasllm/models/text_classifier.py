@@ -97,6 +97,7 @@ class BertClassifier(keras.Model):
         pooled = self.pooler(hidden_states[:, 0, :])  # (batch, embed_dim)
         logits = self.classifier(self.dropout(pooled))  # (batch, num_classes)
         super().__init__(inputs=inputs, outputs=logits, **kwargs)
+        self.dtype_policy = dtype  # `compile` asks it whether float16 needs a loss scale
 
         # Config
         self.config = config
