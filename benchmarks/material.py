@@ -65,15 +65,32 @@ def packed(folder, rows, length):
         and labels, int32 `(rows,)`.
     """
     sentences = read(folder)
-    cls_id, sep_id = sentences["around"]
     tokens = itertools.cycle(itertools.chain.from_iterable(sentences["token_ids"]))
-    ids, mask = np.zeros((2, rows, length), np.int32)
-    for i in range(rows):
-        real = length - i % 2
-        ids[i, :real] = [cls_id, *itertools.islice(tokens, real - 2), sep_id]
-        mask[i, :real] = 1
-    labels = np.resize(np.array(sentences["labels"], np.int32), rows)
-    return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}, labels
+    bodies = [list(itertools.islice(tokens, length - 2 - i % 2)) for i in range(rows)]
+    return _arrays(sentences, bodies, length), np.resize(np.int32(sentences["labels"]), rows)
+
+
+def padded(folder, length):
+    """Pad or cut each sentence to one length.
+
+    Args:
+        folder: `pathlib.Path` that `write` filled.
+        length: int.
+
+    Returns:
+        dict of `token_ids`, `padding_mask`, `segment_ids`, int32 `(sentences, length)`.
+    """
+    sentences = read(folder)
+    return _arrays(sentences, [ids[: length - 2] for ids in sentences["token_ids"]], length)
+
+
+def _arrays(sentences, bodies, length):
+    cls_id, sep_id = sentences["around"]
+    ids, mask = np.zeros((2, len(bodies), length), np.int32)
+    for row, body in enumerate(bodies):
+        ids[row, : len(body) + 2] = [cls_id, *body, sep_id]
+        mask[row, : len(body) + 2] = 1
+    return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
 
 
 def forward_flops(folder, lengths):

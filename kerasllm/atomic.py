@@ -29,19 +29,27 @@ def whole(path):
         ...     aside.write_text("<h1>done</h1>")
     """
     path = pathlib.Path(path).absolute()
-    try:
+    with _errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside its goal, because a rename is atomic only within one file system.
         room = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield room / path.name
+        with _errors_naming(path):
+            _move(room / path.name, path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _errors_naming(path):
+    """Let an error of the file system name the output that a user asked for."""
+    try:
+        yield
     except OSError as error:
         raise type(error)(
             f"`{path}` can't be written: {error.strerror or error}. Choose another output path."
         ) from None
-    try:
-        yield room / path.name
-        _move(room / path.name, path)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def _move(new, path):
@@ -52,4 +60,6 @@ def _move(new, path):
         goal = path / entry.name
         if goal.is_dir() and not goal.is_symlink():
             shutil.rmtree(goal)
+        elif entry.is_dir():
+            goal.unlink(missing_ok=True)
         os.replace(entry, goal)

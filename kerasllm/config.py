@@ -1,6 +1,7 @@
 """What a backbone is made of: frozen dataclasses, checked when made."""
 
 import dataclasses
+import math
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 
@@ -57,11 +58,19 @@ class TransformerConfig:
         for name in ("num_segments", "pad_id"):
             _check_int(name, getattr(self, name), least=0)
         for name in ("rate", "attention_rate"):
-            _check(name, 0 <= getattr(self, name) < 1, "be at least 0 and below 1", self)
+            _check_number(name, getattr(self, name), lambda x: 0 <= x < 1, "from 0 to below 1")
         for name in ("epsilon", "initializer_range"):
-            _check(name, getattr(self, name) > 0, "be above 0", self)
-        _check("activation", self.activation in ACTIVATIONS, f"be one of {ACTIVATIONS}", self)
-        _check("pad_id", self.pad_id < self.vocab_size, "be below `vocab_size`", self)
+            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"`activation` must be one of {', '.join(ACTIVATIONS)}. "
+                f"Received: {self.activation!r}."
+            )
+        if self.pad_id >= self.vocab_size:
+            raise ValueError(
+                "`pad_id` must be below `vocab_size`. "
+                f"Received: pad_id={self.pad_id}, vocab_size={self.vocab_size}."
+            )
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 "`embed_dim` must be divisible by `num_heads`. "
@@ -83,6 +92,6 @@ def _check_int(name, value, least):
         raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {value!r}.")
 
 
-def _check(name, holds, rule, config):
-    if not holds:
-        raise ValueError(f"`{name}` must {rule}. Received: {getattr(config, name)!r}.")
+def _check_number(name, value, holds, rule):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
+        raise ValueError(f"`{name}` must be a number {rule}. Received: {value!r}.")

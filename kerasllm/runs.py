@@ -21,7 +21,7 @@ from kerasllm.export import TARGETS, load_artefact
 from kerasllm.tasks import TASKS, text_classification
 from kerasllm.tokenizers import WordPieceTokenizer
 from kerasllm.training import STRATEGIES, fit, strategy
-from kerasllm.weights import read_json
+from kerasllm.weights import find_folder, read_json
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.html"
@@ -149,6 +149,9 @@ def _model(name, rows, vocab_size, lowercase, max_length, dtype):
     labels = label_names(rows)
     model = text_classification.MODEL
     if str(name) not in families.SIZES:
+        stored = read_json(find_folder(name) / "config.json").get("id2label") or {}
+        if set(stored.values()) == set(labels):  # the same task: its classifier goes on
+            return model.from_pretrained(name, dtype=dtype)
         return model.from_pretrained(name, labels=labels, fresh_head=True, dtype=dtype)
     texts = [row[column] for row in rows for column in ("text", "text_pair") if column in row]
     tokenizer = WordPieceTokenizer.train(texts, vocab_size=vocab_size, lowercase=lowercase)

@@ -119,8 +119,9 @@ class WordPieceTokenizer:
         """Reads the tokenizer of a model folder in Hugging Face's layout.
 
         Args:
-            folder: path of a folder that holds `tokenizer.json`, or `vocab.txt` and
-                `tokenizer_config.json`, or all three, which must then agree.
+            folder: path of a folder that holds `tokenizer.json` or `vocab.txt`, and maybe
+                `tokenizer_config.json`; what is there must agree. With a lone `vocab.txt`, text is
+                lower-cased, as Hugging Face's BertTokenizer does then.
                 `"split_special_tokens": false` in `tokenizer_config.json` sets
                 `allow_special_tokens`.
 
@@ -142,11 +143,9 @@ class WordPieceTokenizer:
         folder = Path(folder)
         names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
         whole, config, plain = (folder / name for name in names)
-        if not whole.exists() and not (plain.exists() and config.exists()):
-            there = [path.name for path in (whole, config, plain) if path.exists()]
+        if not whole.exists() and not plain.exists():
             raise FileNotFoundError(
-                "`folder` must hold tokenizer.json, or vocab.txt and tokenizer_config.json (which "
-                f"says whether text is lower-cased). Received: {folder}, with {there or 'neither'}"
+                f"`folder` must hold tokenizer.json or vocab.txt. Received: {folder}, with neither"
             )
         found = []  # (path, vocab or None, options) of each file
         if whole.exists():

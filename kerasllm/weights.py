@@ -38,10 +38,15 @@ def find_folder(name, revision=None):
         FileNotFoundError: neither a folder with a `config.json` nor a name that the hub gives.
     """
     folder = pathlib.Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"`{folder}` must hold a `config.json`, and does not.")
-        return folder
+    folder = folder if folder.is_dir() else _fetch(name, revision)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"`{folder}` must hold a `config.json`. Received: {sorted(os.listdir(folder))}."
+        )
+    return folder
+
+
+def _fetch(name, revision):
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(
             f"`{name}` is no folder, and no name on the Hugging Face hub either."
@@ -121,10 +126,18 @@ def state_dict(model, names):
 
     Returns:
         dict: name of a tensor in the checkpoint: (`keras.Variable`, whether it is transposed).
+
+    Raises:
+        ValueError: the model lacks one of the layers.
     """
     pairs = {}
     for path, name in names.items():
-        layer = _attribute(model, path)
+        try:
+            layer = _attribute(model, path)
+        except AttributeError:
+            raise ValueError(
+                f"The model has no layer `{path}`, which the checkpoints of its family hold."
+            ) from None
         for attribute, (suffix, transposed) in STATE_NAMES[type(layer)].items():
             pairs[f"{name}.{suffix}"] = getattr(layer, attribute), transposed
     return pairs
@@ -157,7 +170,7 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
     """
     places = state_dict(model, names)
     with open_tensors(folder) as file:
-        found = {_canonical(key, places, prefix): key for key in file.keys()}  # noqa: SIM118
+        found = _canonical_names(file.keys(), places, prefix)
         absent = [path for path in fresh if not _any_under(names[path], found)]
         for path in absent:
             places = {key: at for key, at in places.items() if not _under(key, names[path])}
@@ -169,10 +182,17 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
     return absent
 
 
-def _canonical(key, places, prefix):
-    for old, new in OLD_NAMES.items():
-        key = key.removesuffix(old) + new if key.endswith(old) else key
-    return prefix + key if key not in places and prefix + key in places else key
+def _canonical_names(keys, places, prefix):
+    """Map our spelling of a tensor's name to the file's."""
+    found = {}
+    for key in keys:
+        name = key
+        for old, new in OLD_NAMES.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        name = prefix + name if name not in places and prefix + name in places else name
+        # One tensor under two spellings: the second stays under its own, to be called unused.
+        found[f"{key} (again)" if name in found else name] = key
+    return found
 
 
 def _under(key, name):
@@ -224,13 +244,9 @@ def save_weights(model, folder, names):
     lost = [v.path for v in model.weights if v.path not in reached]
     if lost:
         raise ValueError(f"The map of names does not reach these variables: {lost}.")
-    tensors = {
-        name: np.ascontiguousarray(_value(variable).T if transposed else _value(variable))
-        for name, (variable, transposed) in pairs.items()
-    }
+    tensors = {}
+    for name, (variable, transposed) in pairs.items():
+        array = variable.numpy()
+        tensors[name] = np.ascontiguousarray(array.T if transposed else array)
     # `transformers` wants to be told that the layout is PyTorch's.
     safetensors.numpy.save_file(tensors, folder / FILE, metadata={"format": "pt"})
-
-
-def _value(variable):
-    return keras.ops.convert_to_numpy(variable.value)

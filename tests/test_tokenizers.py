@@ -449,9 +449,18 @@ def saved_whole(tokenizer, folder):
 def test_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(FileNotFoundError, match="`folder` must hold tokenizer.json"):
         WordPieceTokenizer.from_pretrained(tmp_path / "absent")
-    (tmp_path / "vocab.txt").write_text("a\n")
-    with pytest.raises(FileNotFoundError, match=r"with \['vocab.txt'\]"):
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="with neither"):
         WordPieceTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_lone_vocabulary_is_lower_cased(tmp_path):
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cafe", "Café"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    tokenizer = WordPieceTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.vocab == tuple(vocab)
+    assert tokenizer.encode("Café CAFE") == [4, 4]
+    assert tokenizer.allow_special_tokens is False
 
 
 def edit_json(path, *keys, value):

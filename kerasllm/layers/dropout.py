@@ -15,7 +15,8 @@ class Dropout(keras.layers.Dropout):
     the kept values is that of the rounded rate, so the expectation is exact.
 
     Args:
-        rate: float in [0, 1), share of the values set to 0.
+        rate: float in [0, 1], share of the values set to 0.
+        noise_shape: as for `keras.layers.Dropout`, which then does the work.
         seed: int or None.
 
     Call arguments:
@@ -37,6 +38,8 @@ class Dropout(keras.layers.Dropout):
         dropped = round(self.rate * STEPS)
         if not training or not dropped:
             return inputs
+        if self.noise_shape is not None or dropped == STEPS:
+            return super().call(inputs, training=training)
         keep = ops.cast(self._random_steps(ops.shape(inputs)) >= dropped, inputs.dtype)
         return inputs * (keep * (STEPS / (STEPS - dropped)))
 

@@ -54,7 +54,8 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         embeddings_initializer="uniform",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Without autocast: float inputs are ids too, and float16 can't tell 2049 from 2048.
+        super().__init__(autocast=False, **kwargs)
         self.max_length = max_length
         self.vocab_size = vocab_size
         self.embed_dim = embed_dim

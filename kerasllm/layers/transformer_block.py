@@ -11,16 +11,35 @@ from kerasllm.layers.dropout import Dropout
 
 @keras.saving.register_keras_serializable(package="kerasllm")
 def gelu(x):
-    """GELU, exactly (Hendrycks and Gimpel 2016, section 2).
+    """GELU, exactly.
 
     Written out, because Keras' own goes through `erfc`, which takes twice as long on a CPU.
+
+    Args:
+        x: float, any shape.
+
+    Returns:
+        float, shape of `x`.
+
+    References:
+        Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
     """
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
 def gelu_tanh(x):
-    """The tanh approximation of GELU (Hendrycks and Gimpel 2016, section 2)."""
+    """The tanh approximation of GELU.
+
+    Args:
+        x: float, any shape.
+
+    Returns:
+        float, shape of `x`.
+
+    References:
+        Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
+    """
     return ops.gelu(x, approximate=True)
 
 

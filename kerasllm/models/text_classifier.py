@@ -4,6 +4,7 @@ import json
 import logging
 
 import keras
+import numpy as np
 
 from kerasllm import families, weights
 from kerasllm.atomic import whole
@@ -12,6 +13,8 @@ from kerasllm.layers.dropout import Dropout
 from kerasllm.tokenizers import WordPieceTokenizer
 
 logger = logging.getLogger("kerasllm")
+
+NAMES = ("token_ids", "padding_mask", "segment_ids")
 
 # The border to Hugging Face and the tutorials: what they call our inputs.
 ALIASES = {
@@ -32,6 +35,7 @@ class BertClassifier(keras.Model):
         rate: float in [0, 1), dropout before the classifier.
         labels: sequence of `num_classes` str, names of the classes; None for `"0"`, `"1"`, ….
         tokenizer: `WordPieceTokenizer` or None: what `predict` on text and the exports use.
+            `save_pretrained` writes it, a `.keras` file does not.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
 
     Call arguments:
@@ -44,7 +48,8 @@ class BertClassifier(keras.Model):
         float32 `(batch, num_classes)`: logits.
 
     Raises:
-        ValueError: `labels` are not `num_classes` distinct names, or `bert` names no size.
+        ValueError: `labels` are not `num_classes` distinct names, `bert` names no size, or a call
+            gets inputs of another form.
 
     Example:
         >>> model = BertClassifier(2, "bert_tiny")
@@ -211,19 +216,23 @@ def named_inputs(inputs, num_segments):
         dict of `token_ids`, `padding_mask` and, with segments, `segment_ids`.
 
     Raises:
-        ValueError: there are no token ids among the inputs, or unknown names.
+        ValueError: there are no token ids among the inputs, or unknown names, or text, or shapes
+            other than (batch, length).
     """
     if isinstance(inputs, (tuple, list)):
-        inputs = dict(zip(("token_ids", "padding_mask", "segment_ids"), inputs))
+        if len(inputs) > len(NAMES):
+            raise ValueError(f"`inputs` must be at most {NAMES}. Received: {len(inputs)} values.")
+        inputs = dict(zip(NAMES, inputs))
     elif not isinstance(inputs, dict):
         inputs = {"token_ids": inputs}
     inputs = {ALIASES.get(name, name): _tensor(value) for name, value in inputs.items()}
-    unknown = inputs.keys() - {"token_ids", "padding_mask", "segment_ids"}
+    unknown = inputs.keys() - set(NAMES)
     if unknown or "token_ids" not in inputs:
         raise ValueError(
             "`inputs` must have `token_ids`, and may have `padding_mask` and `segment_ids`. "
             f"Received: {sorted(inputs)}."
         )
+    _check_shapes(inputs)
     ids = inputs["token_ids"]
     inputs.setdefault("padding_mask", keras.ops.ones_like(ids))
     if num_segments:
@@ -236,10 +245,33 @@ def named_inputs(inputs, num_segments):
 def _tensor(value):
     if isinstance(value, keras.KerasTensor):
         return value
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    if getattr(value.dtype, "name", "").startswith(("str", "bytes", "object")):
+        raise ValueError(
+            "`inputs` must be token ids, not text. "
+            f"Received: dtype={value.dtype}. The model's tokenizer makes ids from text."
+        )
     return keras.ops.convert_to_tensor(value, dtype="int32")
 
 
+def _check_shapes(inputs):
+    shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+    ids_shape = shapes["token_ids"]
+    for shape in shapes.values():
+        fits = all(a == b or None in (a, b) for a, b in zip(shape, ids_shape))
+        if len(shape) != 2 or not fits:
+            raise ValueError(
+                f"`inputs` must all have the same shape (batch, length). Received: {shapes}."
+            )
+
+
 def _checked_labels(num_classes, labels):
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(
+            f"`num_classes` must be an integer of at least 1. Received: {num_classes!r}."
+        )
+    if isinstance(labels, str):
+        raise ValueError(f"`labels` must be a sequence of names. Received: {labels!r}.")
     labels = tuple(str(i) for i in range(num_classes)) if labels is None else tuple(labels)
     if len(labels) != num_classes or len(set(labels)) != num_classes:
         raise ValueError(
@@ -250,12 +282,11 @@ def _checked_labels(num_classes, labels):
 
 def _labels_of(fields, labels, num_classes):
     """Labels and their number: what the caller says, else what the checkpoint says, else two."""
-    if labels is None and num_classes is None:
-        stored = fields.get("id2label") or {}
-        # Hugging Face's placeholder names say nothing.
-        labels = [
-            str(stored[key]).removeprefix("LABEL_") for key in sorted(stored, key=int)
-        ] or None
+    stored = fields.get("id2label") or {}
+    # Hugging Face's placeholder names say nothing.
+    names = [str(stored[key]).removeprefix("LABEL_") for key in sorted(stored, key=int)]
+    if labels is None and names and num_classes in (None, len(names)):
+        labels = names
     if num_classes is None:
-        num_classes = 2 if labels is None else len(labels)
+        num_classes = fields.get("num_labels", 2) if labels is None else len(labels)
     return labels, num_classes

@@ -1,5 +1,7 @@
 """Train a model: the recipe that BERT is fine-tuned by, over `model.fit`."""
 
+import importlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -37,6 +39,9 @@ def fit(
     """Train a model with AdamW under linear warm-up and decay, and keep its best epoch.
 
     Nothing here is needed to train: `model.compile` and `model.fit` work as with any Keras model.
+    They are also the way to another optimizer or loss, because a model that a task trains is always
+    compiled anew here. Any other model stays as you compiled it, with its own optimizer, and
+    `learning_rate` to `freeze_blocks` have no say.
 
     Args:
         model: a model that a task trains (`kerasllm.tasks.TASKS`), made in the scope of the
@@ -44,7 +49,8 @@ def fit(
         train: list of rows as the task wants them, or a `tf.data.Dataset` of batches.
         validation: the same, or None. With it, the weights of the best epoch are kept.
         epochs: int, the most passes over `train`.
-        batch_size: int, rows in a step, over all replicas together.
+        batch_size: int, rows in a step, over all replicas together. (A `tf.data.Dataset` comes in
+            batches of its own.)
         learning_rate: float, the peak.
         weight_decay: float; norms and biases have none.
         warmup: float in [0, 1], share of all steps until the peak.
@@ -53,20 +59,24 @@ def fit(
         freeze_blocks: int or None: keep the embedding and so many of the lowest blocks.
         max_length: int or None: texts are cut to so many tokens; None for all the model can take.
         patience: int or None: stop after so many epochs without a better one; None for never.
+            Needs `validation`.
         seed: int, of the order of rows. For fresh weights and dropout, call
             `keras.utils.set_random_seed` before making the model.
-        tensorboard: path or None, folder for TensorBoard's logs.
-        backup: path or None, folder from which a run that died goes on at its last epoch.
+        tensorboard: path or None, folder for TensorBoard's logs (needs the package `tensorboard`).
+        backup: path or None, folder from which a run that died goes on after its last whole epoch.
+            Which of the epochs before that was the best is not known any more.
         callbacks: further Keras callbacks.
         progress: bool, whether to draw a progress bar on stderr.
 
     Returns:
-        dict: name of a figure: list of its values, one an epoch; `learning_rate` has one for every
-        step, or for `MOST_RATES` of them.
+        dict: name of a figure: list of its values, one an epoch; `learning_rate` (of a model that a
+        task trains) has one for every step, or for `MOST_RATES` of them.
 
     Raises:
-        ValueError: an argument is out of its range, a row has an unknown label, or there are fewer
-            rows than a step needs.
+        ImportError: `tensorboard` is given, and the package is not installed.
+        TypeError: `train` or `validation` are rows, and no task trains the model.
+        ValueError: an argument is out of its range, a row has an unknown label, there are fewer
+            rows than a step needs, or the model is neither compiled nor one that a task trains.
 
     Example:
         >>> model = BertClassifier.from_pretrained("my_model", labels=("bad", "good"))
@@ -76,25 +86,25 @@ def fit(
         Devlin et al. 2018, "BERT", appendix A.3.
     """
     _check_at_least_one(epochs=epochs, batch_size=batch_size)
+    _check(warmup=(warmup, 0 <= warmup <= 1, "be between 0 and 1"))
+    with_best = patience is None or validation is not None
+    _check(patience=(patience, with_best, "come with `validation`"))
     task = task_of(model)
-    with_rows = not isinstance(train, tf.data.Dataset)
-    if with_rows:
+    if not isinstance(train, tf.data.Dataset):
         train = _encoded(model, task, train, batch_size, max_length, training=True, seed=seed)
     if validation is not None and not isinstance(validation, tf.data.Dataset):
         validation = _encoded(model, task, validation, batch_size, max_length)
-    steps = epochs * _steps(train)
-    schedule = LinearWarmup(learning_rate, steps, round(warmup * steps))
-    if freeze_blocks is not None:
-        freeze(model.bert, freeze_blocks)
-    if not model.compiled or task is not None:
-        optimizer = AdamW(
-            schedule,
-            weight_decay,
-            rate_factors=layer_rates(model.bert, layer_decay) if layer_decay < 1 else None,
-            global_clipnorm=clip_norm,
+    steps = _steps(train)
+    schedule = None
+    if task is not None:
+        schedule = LinearWarmup(learning_rate, epochs * steps, round(warmup * epochs * steps))
+        _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks)
+    elif not model.compiled:
+        raise ValueError(
+            "`model` must be compiled, or one that a task trains. Received: a "
+            f"{type(model).__name__} (call its `compile` first)."
         )
-        model.compile(optimizer, task.loss(), metrics=task.metrics())
-    found = model.fit(
+    ran = model.fit(
         train,
         validation_data=validation,
         epochs=epochs,
@@ -105,15 +115,42 @@ def fit(
             *callbacks,
             *[Progress()] * progress,
         ],
-    ).history
-    history = {name: [float(value) for value in values] for name, values in found.items()}
-    return {**history, "learning_rate": _rates(schedule, len(found["loss"]) * steps // epochs)}
+    )
+    history = {name: [float(value) for value in values] for name, values in ran.history.items()}
+    if schedule is not None:
+        first = ran.epoch[0] if ran.epoch else 0  # later, if the run went on from a backup
+        history["learning_rate"] = _rates(schedule, first * steps, len(ran.epoch) * steps)
+    return history
+
+
+def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks):
+    if freeze_blocks is not None:
+        freeze(model.bert, freeze_blocks)
+    with _strategy(model).scope():  # an optimizer belongs to the strategy that it was made under
+        optimizer = AdamW(
+            schedule,
+            weight_decay,
+            rate_factors=layer_rates(model.bert, layer_decay) if layer_decay != 1 else None,
+            global_clipnorm=clip_norm,
+        )
+        model.compile(optimizer, task.loss(), metrics=task.metrics())
+
+
+def _strategy(model):
+    # Keras' other backends know no strategies.
+    return getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
 
 
 def _check_at_least_one(**numbers):
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"`{name}` must be an integer of at least 1. Received: {number!r}.")
+
+
+def _check(**arguments):
+    for name, (value, holds, rule) in arguments.items():
+        if not holds:
+            raise ValueError(f"`{name}` must {rule}. Received: {value!r}.")
 
 
 def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
@@ -123,13 +160,9 @@ def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
             f"Received: rows, and a {type(model).__name__}."
         )
     inputs, targets = task.encode(model, rows, max_length)
-    # An uneven last batch would weigh its rows differently on each replica.
-    several = tf.distribute.get_strategy().num_replicas_in_sync > 1 or _replicas(model) > 1
-    if training and several and len(rows) < batch_size:
-        raise ValueError(
-            f"`train` must have at least `batch_size`={batch_size} rows under a strategy of "
-            f"several replicas. Received: {len(rows)} rows."
-        )
+    replicas = _strategy(model).num_replicas_in_sync
+    if training and replicas > 1:
+        _check_shares(rows, batch_size, replicas)
     return batches(
         inputs,
         targets,
@@ -137,13 +170,22 @@ def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
         shuffle=training,
         seed=seed,
         max_length=model.config.max_length,
-        drop_remainder=training and several,
+        # An uneven last batch would weigh its rows differently on each replica.
+        drop_remainder=training and replicas > 1,
     )
 
 
-def _replicas(model):
-    strategy = getattr(model, "distribute_strategy", None)
-    return strategy.num_replicas_in_sync if strategy else 1
+def _check_shares(rows, batch_size, replicas):
+    if batch_size % replicas:
+        raise ValueError(
+            f"`batch_size` must be a multiple of {replicas}, the number of replicas. "
+            f"Received: {batch_size}."
+        )
+    if len(rows) < batch_size:
+        raise ValueError(
+            f"`train` must have at least `batch_size`={batch_size} rows under a strategy of "
+            f"several replicas. Received: {len(rows)} rows."
+        )
 
 
 def _steps(dataset):
@@ -166,11 +208,23 @@ def _watchers(task, validation, epochs, patience, tensorboard, backup):
             mode="auto",
         )
     if tensorboard is not None:
+        _check_tensorboard()
         yield keras.callbacks.TensorBoard(str(tensorboard))
     if backup is not None:
         yield keras.callbacks.BackupAndRestore(str(backup))
 
 
-def _rates(schedule, steps):
-    shown = np.unique(np.linspace(0, steps - 1, min(steps, MOST_RATES)).astype(int))
-    return [float(rate) for rate in keras.ops.convert_to_numpy(schedule(shown))]
+def _check_tensorboard():
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError:
+        raise ImportError(
+            "`tensorboard` needs the package `tensorboard`, which is not installed "
+            "(pip install tensorboard)."
+        ) from None
+
+
+def _rates(schedule, first, count):
+    """The learning rate at `MOST_RATES` of `count` steps from `first` on."""
+    shown = np.unique(np.linspace(0, count - 1, min(count, MOST_RATES)).astype(int))
+    return keras.ops.convert_to_numpy(schedule(first + shown)).tolist()

@@ -62,10 +62,24 @@ class AdamW(keras.optimizers.Adam):
         rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         if self._decays[index]:
             self.assign_sub(variable, variable * (rate * self._decays[index]))
-        if keras.backend.backend() == "tensorflow":
+        if keras.backend.backend() == "tensorflow" and not self.amsgrad:
             self._fused_update(gradient, variable, index, rate)
         else:
             super().update_step(gradient, variable, rate)
+
+    def _clip_gradients(self, grads):
+        if keras.backend.backend() == "tensorflow":
+            return grads  # clipped when they are summed, below
+        return super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        import tensorflow as tf
+
+        # The norm to clip is that of the sum over replicas, each gradient as one tensor: rows that
+        # occur repeatedly in `tf.IndexedSlices` are not summed yet.
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars))
+        grads = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in grads]
+        return list(zip(super()._clip_gradients(grads), variables))
 
     def _fused_update(self, gradient, variable, index, rate):
         import tensorflow as tf
@@ -83,7 +97,7 @@ class AdamW(keras.optimizers.Adam):
             beta1=beta_1,
             beta2=beta_2,
             epsilon=ops.cast(self.epsilon, variable.dtype),
-            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
         )
 
     def get_config(self):

@@ -1,0 +1,47 @@
+"""A task that a tiny classifier learns in seconds: one word in each text tells its label."""
+
+import keras
+import numpy as np
+
+from kerasllm.backbones import Transformer
+from kerasllm.config import TransformerConfig
+from kerasllm.data.rows import Row
+from kerasllm.models import BertClassifier
+from kerasllm.tokenizers import WordPieceTokenizer
+
+WORDS = {"negative": ("awful", "bad", "dull"), "positive": ("good", "great", "lovely")}
+OTHERS = ("the", "film", "was", "and", "room", "soup", "really", "a", "bit", "today")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def rows(count, seed=0):
+    """Rows of 3 to 9 words, as many of one label as of the other."""
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(count):
+        label = sorted(WORDS)[i % 2]
+        words = list(random.choice(OTHERS, random.integers(2, 9)))
+        words.insert(random.integers(len(words) + 1), random.choice(WORDS[label]))
+        found.append(Row({"text": " ".join(words), "label": label}, where=f"rows[{i}]"))
+    return found
+
+
+def classifier(rate=0.1, dtype=None, seed=3, num_layers=2, max_length=16):
+    """A fresh model with the vocabulary of `rows`."""
+    keras.utils.set_random_seed(seed)
+    tokenizer = WordPieceTokenizer(
+        [*SPECIAL_TOKENS, *OTHERS, *(word for words in WORDS.values() for word in words)]
+    )
+    config = TransformerConfig(
+        tokenizer.vocab_size,
+        num_layers=num_layers,
+        num_heads=2,
+        embed_dim=16,
+        ff_dim=32,
+        max_length=max_length,
+        rate=rate,
+        attention_rate=rate,
+        initializer_range=0.1,
+    )
+    bert = Transformer(config, dtype=dtype, name="bert")
+    return BertClassifier(2, bert, rate=rate, labels=sorted(WORDS), tokenizer=tokenizer)
