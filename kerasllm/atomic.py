@@ -26,9 +26,10 @@ def whole(path):
 
     Example:
         >>> with whole("report.html") as aside:
-        ...     aside.write_text("<h1>done</h1>")
+        ...     _ = aside.write_text("<h1>done</h1>")
     """
     path = pathlib.Path(path).absolute()
+    missing = [folder for folder in path.parents if not folder.exists()]
     with _errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside its goal, because a rename is atomic only within one file system.
@@ -39,6 +40,9 @@ def whole(path):
             _move(room / path.name, path)
     finally:
         shutil.rmtree(room, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it isn't empty, because all went well
+                folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import sys
 import click
 
 import kerasllm
+from kerasllm.quiet import quiet
 
 DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
 
@@ -21,7 +22,9 @@ class Group(click.Group):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, ImportError, TypeError) as error:
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own business
+        except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:
             if ctx.params["debug"]:
                 raise
             raise click.ClickException(" ".join(str(error).split())) from None
@@ -31,7 +34,7 @@ class Group(click.Group):
     cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(kerasllm.__version__, message="%(version)s")
-@click.option("--debug", is_flag=True, help="Show a traceback instead of a one-line error.")
+@click.option("--debug", is_flag=True, help="Show tracebacks, and all that TensorFlow says.")
 def main(debug):
     """Train, evaluate, and export language models in Keras.
 
@@ -40,6 +43,12 @@ def main(debug):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if not debug else "0")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("kerasllm").setLevel(logging.INFO)
+
+
+def _runs():
+    with quiet():
+        from kerasllm import runs
+    return runs
 
 
 def data_options(function):
@@ -151,8 +160,7 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
     \b
     kerasllm train bert_tiny sample:reviews_en:train runs/reviews --test sample:reviews_en:test
     """  # fmt: skip
-    from kerasllm import runs
-
+    runs = _runs()
     run = runs.train(
         columns=_columns(text, text_pair, label),
         header=_header(header),
@@ -178,8 +186,7 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
 @as_json
 def evaluate(text, text_pair, label, header, as_json, **arguments):
     """Evaluate MODEL (a model folder, a SavedModel or a .tflite file) on the rows of DATA."""
-    from kerasllm import runs
-
+    runs = _runs()
     found = runs.evaluate(
         columns=_columns(text, text_pair, label), header=_header(header), **arguments
     )
@@ -200,11 +207,10 @@ def predict(model, texts, max_length, batch_size, as_json):
 
     Without TEXTS, each line of standard input is one.
     """
-    texts = list(texts) or [line.rstrip("\r\n") for line in click.get_text_stream("stdin")]
+    texts = list(texts) or _lines(click.get_text_stream("stdin", errors="replace"))
     if not texts:
         raise click.UsageError("There are no texts: give some, or lines on standard input.")
-    from kerasllm import runs
-
+    runs = _runs()
     answers = runs.predict(model, texts, max_length=max_length, batch_size=batch_size)
     if as_json:
         _print_json(answers)
@@ -227,8 +233,7 @@ def predict(model, texts, max_length, batch_size, as_json):
 @as_json
 def export(model, target, output, as_json, **options):
     """Export MODEL to OUTPUT, and verify that the artefact equals it."""  # fmt: skip
-    from kerasllm import runs
-
+    runs = _runs()
     given = {name: value for name, value in options.items() if value is not None}
     report = runs.export(model, target, output, **given)
     if as_json:
@@ -241,14 +246,17 @@ def export(model, target, output, as_json, **options):
 @as_json
 def list_names(as_json):
     """List families, sizes, tasks, strategies, export targets and sample sets."""
-    from kerasllm import runs
-
+    runs = _runs()
     names = runs.names()
     if as_json:
         _print_json(names)
         return
     for kind, found in names.items():
         click.echo(f"{kind:12}{', '.join(found)}")
+
+
+def _lines(stream):
+    return [line.rstrip("\r\n") for line in stream]
 
 
 def _table(evaluation):

@@ -237,6 +237,8 @@ def predict(model, texts, *, max_length=None, batch_size=32):
 def _scores(name, rows, max_length, batch_size):
     artefact = load_artefact(name)
     if artefact is not None:
+        if any("text_pair" in row for row in rows):
+            raise ValueError(f"`{name}` takes single texts, not pairs. Give the model's folder.")
         return artefact.labels, artefact.predict([row["text"] for row in rows])
     model = text_classification.MODEL.from_pretrained(name)
     return model.labels, text_classification.predict(

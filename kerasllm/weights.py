@@ -60,9 +60,10 @@ def _fetch(name, revision):
             )
         )
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"`{name}` is no folder here, and the Hugging Face hub did not give it: "
-            f"{str(error).splitlines()[0]} Check the name and the network, or give a local folder."
+            f"{reason} Check the name and the network, or give a local folder."
         ) from error
 
 

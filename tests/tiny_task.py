@@ -15,18 +15,18 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def rows(count, seed=0):
-    """Rows of 3 to 9 words, as many of one label as of the other."""
+    """Rows of 2 to 5 words, as many of one label as of the other."""
     random = np.random.default_rng(seed)
     found = []
     for i in range(count):
         label = sorted(WORDS)[i % 2]
-        words = list(random.choice(OTHERS, random.integers(2, 9)))
+        words = list(random.choice(OTHERS, random.integers(1, 5)))
         words.insert(random.integers(len(words) + 1), random.choice(WORDS[label]))
         found.append(Row({"text": " ".join(words), "label": label}, where=f"rows[{i}]"))
     return found
 
 
-def classifier(rate=0.1, dtype=None, seed=3, num_layers=2, max_length=16):
+def classifier(rate=0.1, dtype=None, seed=3, num_layers=1, max_length=16):
     """A fresh model with the vocabulary of `rows`."""
     keras.utils.set_random_seed(seed)
     tokenizer = WordPieceTokenizer(
@@ -36,8 +36,8 @@ def classifier(rate=0.1, dtype=None, seed=3, num_layers=2, max_length=16):
         tokenizer.vocab_size,
         num_layers=num_layers,
         num_heads=2,
-        embed_dim=16,
-        ff_dim=32,
+        embed_dim=32,
+        ff_dim=64,
         max_length=max_length,
         rate=rate,
         attention_rate=rate,

@@ -28,7 +28,7 @@ class Transformer(keras.Model):
         >>> config = TransformerConfig(100, num_layers=2, num_heads=2, embed_dim=8, ff_dim=16)
         >>> ids = np.array([[5, 7, 9]])
         >>> inputs = {"token_ids": ids, "padding_mask": ids > 0, "segment_ids": 0 * ids}
-        >>> Transformer(config)(inputs).shape
+        >>> tuple(Transformer(config)(inputs).shape)
         (1, 3, 8)
     """
 

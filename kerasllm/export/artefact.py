@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 
 from kerasllm.export.scorer import chunks
+from kerasllm.quiet import quiet
 from kerasllm.tokenizers import WordPieceTokenizer
 
 
@@ -83,7 +84,10 @@ class TFLiteArtefact:
             lines = (pathlib.Path(folder) / "labels.txt").read_text(encoding="utf-8")
             self._tokenizer = WordPieceTokenizer.from_pretrained(folder)
         self.labels = tuple(lines.removesuffix("\n").split("\n"))
-        self._signature = Interpreter(str(file)).get_signature_runner("serving_default")
+        with quiet():
+            interpreter = Interpreter(str(file))
+            interpreter.allocate_tensors()
+        self._signature = interpreter.get_signature_runner("serving_default")
         details = self._signature.get_input_details()
         self._names = tuple(details)
         self._length = int(details["token_ids"]["shape"][1])

@@ -20,7 +20,7 @@ def padding_bias(padding_mask):
         float32 `(batch, 1, 1, length)`: 0 for real keys, `MASKED` for padding.
 
     Example:
-        >>> padding_bias(np.array([[1, 1, 0]])).shape
+        >>> tuple(padding_bias(np.array([[1, 1, 0]])).shape)
         (1, 1, 1, 3)
     """
     bias = (1.0 - ops.cast(padding_mask, "float32")) * MASKED
@@ -72,7 +72,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         ValueError: `embed_dim` is not divisible by `num_heads`.
 
     Example:
-        >>> MultiHeadSelfAttention(32, num_heads=4)(np.ones((2, 5, 32), "float32")).shape
+        >>> layer = MultiHeadSelfAttention(32, num_heads=4)
+        >>> tuple(layer(np.ones((2, 5, 32), "float32")).shape)
         (2, 5, 32)
 
     References:

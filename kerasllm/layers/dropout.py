@@ -27,8 +27,9 @@ class Dropout(keras.layers.Dropout):
         float, shape of `inputs`.
 
     Example:
-        >>> Dropout(0.5, seed=1)(np.ones((1, 4), "float32"), training=False).shape
-        (1, 4)
+        >>> values = Dropout(0.5, seed=1)(np.ones((1, 4), "float32"), training=True)
+        >>> sorted(set(np.array(values[0]).tolist()))
+        [0.0, 2.0]
 
     References:
         Srivastava et al. 2014, "Dropout", section 4.

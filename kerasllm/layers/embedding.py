@@ -35,7 +35,8 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
             `segment_ids` were given to a layer without segments.
 
     Example:
-        >>> TokenAndPositionEmbedding(16, 100, 32)(np.array([[5, 7, 9]])).shape
+        >>> layer = TokenAndPositionEmbedding(16, 100, 32)
+        >>> tuple(layer(np.array([[5, 7, 9]])).shape)
         (1, 3, 32)
 
     References:

@@ -89,7 +89,8 @@ class TransformerBlock(keras.layers.Layer):
             `cross_attention`.
 
     Example:
-        >>> TransformerBlock(32, num_heads=4, ff_dim=64)(np.ones((2, 5, 32), "float32")).shape
+        >>> layer = TransformerBlock(32, num_heads=4, ff_dim=64)
+        >>> tuple(layer(np.ones((2, 5, 32), "float32")).shape)
         (2, 5, 32)
 
     References:

@@ -54,7 +54,7 @@ class BertClassifier(keras.Model):
     Example:
         >>> model = BertClassifier(2, "bert_tiny")
         >>> ids = np.array([[101, 2307, 102]])
-        >>> model((ids, np.ones_like(ids))).shape
+        >>> tuple(model((ids, np.ones_like(ids))).shape)
         (1, 2)
 
     References:

@@ -35,19 +35,36 @@ def encode(model, rows, max_length=None):
         The pair (features, targets): dict of int32 `(rows, length)`, and int32 `(rows,)`.
 
     Raises:
-        ValueError: a label is not among the model's; the message says in which row.
+        ValueError: a label is not among the model's, or a pair is incomplete (the message says in
+            which row), there are no rows, or `max_length` is beyond the model's.
     """
     return features(model, rows, max_length), label_ids(rows, model.labels)
 
 
 def features(model, rows, max_length=None):
     """Turn the texts of rows into the model's inputs, as `encode` does."""
-    with_pairs = "text_pair" in rows[0]
+    longest = model.config.max_length
+    if max_length is not None and max_length > longest:
+        raise ValueError(
+            f"`max_length` must be at most {longest}, the positions that the model knows. "
+            f"Received: {max_length}."
+        )
     return model.tokenizer(
         [row["text"] for row in rows],
-        [row["text_pair"] for row in rows] if with_pairs else None,
-        max_length=max_length or model.config.max_length,
+        _pairs(rows),
+        max_length=longest if max_length is None else max_length,
     )
+
+
+def _pairs(rows):
+    if not rows:
+        raise ValueError("`rows` must hold at least one row. Received: none.")
+    pairs = [row["text_pair"] for row in rows if "text_pair" in row]
+    if 0 < len(pairs) < len(rows):
+        alone = next(i for i, row in enumerate(rows) if "text_pair" not in row)
+        where = getattr(rows[alone], "where", f"rows[{alone}]")
+        raise ValueError(f"{where}: `text_pair` must be in all rows or in none (fill it in).")
+    return pairs or None
 
 
 def predict(model, rows, *, max_length=None, batch_size=32):
