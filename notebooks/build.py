@@ -68,6 +68,7 @@ def execute(notebook, fast=False):
             resources={"metadata": {"path": folder}},
             # A cell's time would make each build another file.
             record_timing=False,
+            coalesce_streams=True,
             # What libraries in C++ write past Python's `sys.stderr` is for the terminal.
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )

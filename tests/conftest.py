@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import types
 
 import pytest
 
@@ -14,3 +15,40 @@ def data_dir():
     if not folder.is_dir():
         pytest.skip(f"the data sets are not at {folder}; KERASLLM_DATA names another folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run of the command line on a tiny task.
+
+    Has `folder`, the data files `train` and `test`, and `process` with what was printed.
+    """
+    from command import kerasllm, write_csv
+    from tiny_task import rows
+
+    folder = tmp_path_factory.mktemp("runs")
+    train = write_csv(folder / "train.csv", rows(32))
+    test = write_csv(folder / "test.csv", rows(16, seed=1))
+    run = folder / "new" / "run"
+    process = kerasllm(
+        *("train", "bert_tiny", train, run, "--validation", test, "--test", test, "--json"),
+        *("--epochs", 4, "--batch-size", 4, "--learning-rate", 1e-3, "--max-length", 16),
+    )
+    assert process.returncode == 0, process.stderr
+    return types.SimpleNamespace(folder=run, train=train, test=test, process=process)
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    """Path of the trained run's artefact by target, and `process` of each export."""
+    from command import kerasllm
+
+    folder = tmp_path_factory.mktemp("artefacts")
+    paths = {"saved_model": folder / "serving", "tflite": folder / "model.tflite"}
+    processes = {
+        target: kerasllm("export", trained.folder, target, path, "--max-length", 16, "--json")
+        for target, path in paths.items()
+    }
+    for process in processes.values():
+        assert process.returncode == 0, process.stderr
+    return types.SimpleNamespace(**paths, process=processes)

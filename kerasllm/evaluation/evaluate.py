@@ -33,6 +33,7 @@ def evaluate(model, rows, *, max_length=None, batch_size=32, worst=20) -> Evalua
         `Evaluation`.
 
     Raises:
+        TypeError: no task trains such a model.
         ValueError: a row has a label that the model doesn't know.
 
     Example:
@@ -41,7 +42,13 @@ def evaluate(model, rows, *, max_length=None, batch_size=32, worst=20) -> Evalua
     """
     from kerasllm.tasks import task_of  # here, because figures alone need no TensorFlow
 
-    scores = task_of(model).predict(model, rows, max_length=max_length, batch_size=batch_size)
+    task = task_of(model)
+    if task is None:
+        raise TypeError(
+            f"`model` must be one that a task trains. Received: a {type(model).__name__} (give its "
+            "scores to `evaluate_scores`)."
+        )
+    scores = task.predict(model, rows, max_length=max_length, batch_size=batch_size)
     return evaluate_scores(rows, scores, model.labels, worst)
 
 

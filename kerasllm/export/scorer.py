@@ -107,6 +107,8 @@ def float32_copy(model):
     """
     config = model.get_config()
     config["bert"]["config"]["dtype"] = "float32"
+    # Keras counts up its names within a process; an artefact shall not depend on that.
+    config["bert"]["config"]["name"], config["name"] = "bert", "classifier"
     with tf.device("CPU:0"):
         copy = type(model).from_config(config)
         for new, old in zip(copy.weights, model.weights, strict=True):

@@ -39,7 +39,9 @@ class Dropout(keras.layers.Dropout):
         dropped = round(self.rate * STEPS)
         if not training or not dropped:
             return inputs
-        if self.noise_shape is not None or dropped == STEPS:
+        if dropped == STEPS:
+            return ops.zeros_like(inputs)
+        if self.noise_shape is not None:
             return super().call(inputs, training=training)
         keep = ops.cast(self._random_steps(ops.shape(inputs)) >= dropped, inputs.dtype)
         return inputs * (keep * (STEPS / (STEPS - dropped)))

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from command import names, write_csv
+from tiny_task import rows
+
+from kerasllm import families, runs
+from kerasllm.evaluation import ClassificationResult
+from kerasllm.export import TARGETS
+from kerasllm.models import BertClassifier
+from kerasllm.tasks import TASKS
+from kerasllm.tokenizers import WordPieceTokenizer
+from kerasllm.training import STRATEGIES
+
+QUICK = {"epochs": 1, "batch_size": 16, "max_length": 16, "progress": False}
+
+
+def tensors(folder):
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def test_a_run_is_a_model_with_its_record_and_report(trained):
+    run = json.loads((trained.folder / "run.json").read_text(encoding="utf-8"))
+    assert run["title"] == "run"
+    assert run["rows"] == {"train": 32, "validation": 16, "test": 16}
+    assert run["settings"]["model"] == "bert_tiny"
+    assert run["settings"]["learning_rate"] == 1e-3
+    assert len(run["history"]["val_accuracy"]) == 4
+    assert len(run["history"]["learning_rate"]) == 32
+    assert run["seconds"] > 0
+    result = ClassificationResult.from_dict(run["evaluation"])
+    assert result.rows == 16
+    assert result.accuracy == max(run["history"]["val_accuracy"]) > 0.7
+    page = (trained.folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert f"{result.accuracy:.3f}"[:4] in page
+    model = BertClassifier.from_pretrained(trained.folder)
+    assert model.labels == ("negative", "positive")
+    assert (model.config.max_length, model.config.num_layers) == (16, 2)
+    assert model.tokenizer.vocab_size == model.config.vocab_size
+
+
+def test_text_files_two_parts_and_float16(tmp_path):
+    lines = [f"{row['label']} {row['text'].title()}\n" for row in rows(20)]
+    (tmp_path / "all.txt").write_text("".join(lines), encoding="utf-8")
+    test = write_csv(tmp_path / "test.csv", rows(6, seed=1))
+    out = tmp_path / "out"
+    run = runs.train(
+        "bert_tiny",
+        tmp_path / "all.txt",
+        out,
+        split=(0.8, 0.2),
+        test=test,
+        dtype="mixed_float16",
+        lowercase=False,
+        vocab_size=60,
+        **QUICK,
+    )
+    assert run["rows"] == {"train": 16, "validation": 4, "test": 6}
+    assert run["evaluation"]["rows"] == 6
+    tokenizer = WordPieceTokenizer.from_pretrained(out)
+    assert not tokenizer.lowercase
+    assert tokenizer.vocab_size <= 60
+    assert "F" in "".join(tokenizer.vocab[5:])
+    assert {tensor.dtype for tensor in tensors(out).values()} == {np.dtype("float32")}
+    assert json.loads((out / "run.json").read_text()) == json.loads(json.dumps(run, default=str))
+
+
+def test_a_model_goes_on_with_its_labels_on_pairs(trained, tmp_path):
+    pairs = [{**row, "second": other["text"]} for row, other in zip(rows(8), rows(8, seed=2))]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    columns = {"text": "text", "label": "label", "text_pair": "second"}
+    run = runs.train(
+        trained.folder, source, tmp_path / "out", columns=columns, learning_rate=0.0, **QUICK
+    )
+    assert run["rows"] == {"train": 8, "validation": 0, "test": 0}
+    assert run["evaluation"] is None
+    before, after = tensors(trained.folder), tensors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_model_gets_a_fresh_head_for_other_labels(trained, tmp_path, caplog):
+    stars = {"negative": "1", "positive": "5"}
+    lines = [f"{stars[row['label']]}\t{row['text']}\tno\n" for row in rows(20)]
+    (tmp_path / "stars.tsv").write_text("".join(lines), encoding="utf-8")
+    with caplog.at_level("INFO", logger="kerasllm"):
+        run = runs.train(
+            trained.folder,
+            tmp_path / "stars.tsv",
+            tmp_path / "out",
+            header=("stars", "review", "other"),
+            columns={"text": "review", "label": "stars"},
+            split=(0.5, 0.25, 0.25),
+            learning_rate=0.0,
+            **QUICK,
+        )
+    assert "Fresh weights, to be trained: classifier." in caplog.text
+    assert run["rows"] == {"train": 10, "validation": 5, "test": 5}
+    assert BertClassifier.from_pretrained(tmp_path / "out").labels == ("1", "5")
+    before, after = tensors(trained.folder), tensors(tmp_path / "out")
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {"classifier.weight"}
+
+
+def test_predict_answers_in_order(trained):
+    texts = ["the film was lovely", "awful", "the soup was great", "a dull bad room"]
+    answers = runs.predict(trained.folder, texts, batch_size=2)
+    assert [answer["text"] for answer in answers] == texts
+    assert [answer["label"] for answer in answers] == ["positive", "negative"] * 2
+    for answer in answers:
+        assert answer["score"] == max(answer["scores"].values())
+        assert sum(answer["scores"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_evaluate_gives_the_run_s_figures_for_model_and_artefacts(trained, exported, target):
+    run = json.loads((trained.folder / "run.json").read_text(encoding="utf-8"))
+    for model in (trained.folder, getattr(exported, target)):
+        found = runs.evaluate(model, trained.test)
+        assert found.result.to_dict()["confusion"] == run["evaluation"]["confusion"]
+        assert found.result.log_loss == pytest.approx(run["evaluation"]["log_loss"], abs=1e-3)
+        assert len(found.worst) == 16
+
+
+def test_evaluate_writes_a_report(trained, tmp_path):
+    runs.evaluate(trained.folder, trained.test, report=tmp_path / "page.html")
+    assert names(tmp_path) == ["page.html"]
+    assert "run on test.csv" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_artefacts_take_no_pairs(exported, tmp_path):
+    source = write_csv(
+        tmp_path / "pairs.csv",
+        [{"text": "a", "text_pair": "b", "label": "positive"}],
+        header=("text", "text_pair", "label"),
+    )
+    with pytest.raises(ValueError, match="takes single texts, not pairs"):
+        runs.evaluate(exported.tflite, source)
+
+
+def test_exports_are_added_to_the_run(trained, exported):
+    run = json.loads((trained.folder / "run.json").read_text(encoding="utf-8"))
+    assert [export["target"] for export in run["exports"]] == ["saved_model", "tflite"]
+    assert run["exports"][0]["path"] == str(exported.saved_model / "1")
+    assert all(export["label_flips"] == 0 for export in run["exports"])
+    page = (trained.folder / "report.html").read_text(encoding="utf-8")
+    assert str(exported.tflite) in page
+
+
+def test_names_are_those_of_the_dicts():
+    found = runs.names()
+    assert found["families"] == list(families.FAMILIES)
+    assert found["sizes"] == list(families.SIZES)
+    assert found["tasks"] == list(TASKS)
+    assert found["strategies"] == list(STRATEGIES)
+    assert found["targets"] == list(TARGETS)
+    assert found["samples"] == ["reviews_en", "reviews_zh"]
+
+
+def test_unknown_names_list_those_there_are(trained, tmp_path):
+    with pytest.raises(ValueError, match="`target` must be one of saved_model, tflite.*'onnx'"):
+        runs.export(trained.folder, "onnx", tmp_path / "x")
+    with pytest.raises(ValueError, match="`task` must be one of text_classification.*'chess'"):
+        runs.train("bert_tiny", trained.train, tmp_path / "x", task="chess")
+    assert names(tmp_path) == []
