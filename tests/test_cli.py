@@ -1,0 +1,419 @@
+import errno
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from command import COMMAND, ENVIRONMENT, kerasllm, names, write_csv
+from tiny_task import rows
+
+from kerasllm import __version__, runs
+from kerasllm.cli import DTYPES, main
+from kerasllm.evaluation import ClassificationResult
+from kerasllm.export import TARGETS
+from kerasllm.training import fit
+
+VERBS = ("train", "evaluate", "predict", "export", "list")
+TEXTS = ("the film was lovely", "a bit awful", "great soup")
+LABELS = ["positive", "negative", "positive"]
+
+
+def call(*arguments, **options):
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+
+
+# ------------------------------------------------------------------------------------ results
+
+
+def test_train_prints_one_json_document(trained):
+    printed = json.loads(trained.process.stdout)
+    stored = json.loads((trained.folder / "run.json").read_text(encoding="utf-8"))
+    assert {**stored, "exports": []} == printed  # exports may have come later
+
+
+def test_train_shows_progress_on_stderr_and_no_noise(trained):
+    lines = trained.process.stderr.strip().split("\n")
+    assert len(lines) == 4
+    for epoch, line in enumerate(lines, start=1):
+        assert re.match(rf"epoch {epoch}/4: 100%.*val_accuracy \d\.\d{{4}}", line.split("\r")[-1])
+
+
+def test_train_writes_a_whole_run(trained):
+    assert names(trained.folder) == [
+        "config.json",
+        "model.safetensors",
+        "report.html",
+        "run.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+    beside = {path.name for path in trained.folder.parent.parent.iterdir()}
+    assert beside == {"new", "train.csv", "test.csv"}
+    assert {path.name for path in trained.folder.parent.iterdir()} == {"run"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_export_prints_json_and_a_report(exported, target):
+    process = exported.process[target]
+    printed = json.loads(process.stdout)
+    assert (printed["target"], printed["label_flips"]) == (target, 0)
+    lines = process.stderr.strip().split("\n")
+    assert lines[0] == f"{target} (float32) {printed['path']}"
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+@pytest.mark.parametrize("kind", ["model", *TARGETS])
+def test_predict_takes_model_and_artefacts(trained, exported, kind):
+    model = trained.folder if kind == "model" else getattr(exported, kind)
+    process = kerasllm("predict", model, "--json", *TEXTS)
+    assert (process.returncode, process.stderr) == (0, "")
+    answers = json.loads(process.stdout)
+    assert [answer["text"] for answer in answers] == list(TEXTS)
+    assert [answer["label"] for answer in answers] == LABELS
+    wanted = [answer["score"] for answer in runs.predict(trained.folder, TEXTS)]
+    assert [answer["score"] for answer in answers] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_predict_prints_a_line_for_each_line_of_input(trained):
+    text = "\n".join(TEXTS).encode() + b"\r\n\nth\xff film\n"
+    found = call("predict", trained.folder, input=text)
+    assert (found.exit_code, found.stderr) == (0, "")
+    lines = [line.split("\t") for line in found.stdout.removesuffix("\n").split("\n")]
+    assert [line[0] for line in lines[:3]] == LABELS
+    assert all(re.fullmatch(r"[01]\.\d{4}", score) for _, score, _ in lines)
+    assert [line[2] for line in lines] == [*TEXTS, "", "th\ufffd film"]
+
+
+def test_evaluate_prints_a_table_and_writes_a_page(trained, tmp_path):
+    page = tmp_path / "page.html"
+    found = call("evaluate", trained.folder, trained.test, "--report", page)
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert "accuracy" in found.stdout
+    assert "positive" in found.stdout
+    assert "run on test.csv" in page.read_text(encoding="utf-8")
+
+
+def test_evaluate_prints_json(trained, tmp_path):
+    # Other names of columns, in a file without them.
+    source = write_csv(tmp_path / "bare.csv", rows(16, seed=1), header=("label", "text"))
+    source.write_text(source.read_text().split("\n", 1)[1])
+    found = call(
+        *("evaluate", trained.folder, source, "--header", "stars,review"),
+        *("--text", "review", "--label", "stars", "--json"),
+    )
+    printed = json.loads(found.stdout)
+    assert len(printed.pop("worst")) == 16
+    stored = json.loads((trained.folder / "run.json").read_text(encoding="utf-8"))["evaluation"]
+    assert ClassificationResult.from_dict(printed).confusion == tuple(
+        map(tuple, stored["confusion"])
+    )
+
+
+def test_samples_are_data_too(trained):
+    found = call("evaluate", trained.folder, "sample:reviews_en:test", "--json", "--max-length", 8)
+    assert json.loads(found.stdout)["rows"] == 400
+
+
+def test_list_names_all(trained):
+    found = call("list")
+    lines = dict(line.split(maxsplit=1) for line in found.stdout.strip().split("\n"))
+    assert lines == {kind: ", ".join(there) for kind, there in runs.names().items()}
+    assert json.loads(call("list", "--json").stdout) == runs.names()
+
+
+@pytest.mark.parametrize("split", ["3/1/1", "60/20/20", "0.6/0.2/0.2"])
+def test_split_is_a_ratio(split, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(runs, "train", lambda **options: seen.update(options) or {})
+    assert call("train", "m", "t", "o", "--split", split, "--json").exit_code == 0
+    assert seen["split"] == pytest.approx((0.6, 0.2, 0.2))
+
+
+def test_every_option_of_train_reaches_a_function(monkeypatch):
+    known = {*inspect.signature(runs.train).parameters, *inspect.signature(fit).parameters}
+    seen = {}
+    monkeypatch.setattr(runs, "train", lambda **options: seen.update(options) or {})
+    call("train", "m", "t", "o", "--text-pair", "second", "--header", "a,b", "--cased", "--json")
+    assert seen["columns"] == {"text": "text", "label": "label", "text_pair": "second"}
+    assert seen["header"] == ("a", "b")
+    assert seen["lowercase"] is False
+    assert set(seen) <= known
+
+
+# ------------------------------------------------------------------------------------ help
+
+
+def test_version():
+    assert call("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb):
+    found = call(verb, "-h")
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert found.stdout.startswith(f"Usage: main {verb}")
+    assert max(map(len, found.stdout.split("\n"))) <= 100
+    assert f"  {verb} " in call("--help").stdout
+
+
+def test_help_needs_no_tensorflow():
+    code = f"""if True:
+        import sys
+        from kerasllm.cli import main
+        for arguments in (["--help"], ["--version"], *([verb, "-h"] for verb in {VERBS})):
+            try:
+                main(arguments)
+            except SystemExit as end:
+                assert end.code == 0
+        loaded = {{"tensorflow", "keras", "numpy", "tokenizers"}} & sys.modules.keys()
+        assert not loaded, loaded
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """A folder with good and bad files; `model` in it is a copy of the trained model."""
+    files = ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json")
+    for name in ("model", "truncated", "odd"):
+        (tmp_path / name).mkdir()
+        for file in files:
+            shutil.copy(trained.folder / file, tmp_path / name / file)
+    weights = tmp_path / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    config = tmp_path / "odd" / "config.json"
+    config.write_text(config.read_text().replace('"gelu"', '"swoosh"'))
+    write_csv(tmp_path / "good.csv", rows(8))
+    write_csv(tmp_path / "odd.csv", [*rows(2), {"text": "a film", "label": "so-so"}])
+    (tmp_path / "empty.csv").touch()
+    write_csv(tmp_path / "no_label.csv", rows(2), header=("text",))
+    return tmp_path
+
+
+TRAIN = ("train", "bert_tiny", "good.csv", "new/out")
+BAD_INPUT = {
+    "missing column": (
+        ("train", "bert_tiny", "no_label.csv", "new/out"),
+        r"no_label\.csv:1: there must be a column `label`",
+    ),
+    "wrong name of a column": ((*TRAIN, "--text", "review"), "a column `review`"),
+    "empty file": (("train", "bert_tiny", "empty.csv", "new/out"), "'empty.csv', an empty file"),
+    "missing file": (("train", "bert_tiny", "gone.csv", "new/out"), "Received: 'gone.csv'"),
+    "label never seen, to test on": (
+        (*TRAIN, "--test", "odd.csv"),
+        r"odd\.csv:4: `label` must be one of .*Received: 'so-so'",
+    ),
+    "label never seen, to validate on": ((*TRAIN, "--validation", "odd.csv"), r"odd\.csv:4: "),
+    "label never seen, to evaluate on": (("evaluate", "model", "odd.csv"), r"odd\.csv:4: "),
+    "output below a file": (
+        ("train", "bert_tiny", "good.csv", "good.csv/out"),
+        r"good\.csv/out` can't be written: ",
+    ),
+    "report below a file": (
+        ("evaluate", "model", "good.csv", "--report", "good.csv/page.html"),
+        r"good\.csv/page\.html` can't be written: ",
+    ),
+    "SavedModel below a file": (
+        ("export", "model", "saved_model", "good.csv/out"),
+        r"good\.csv/out/1` can't be written: ",
+    ),
+    ".tflite file below a file": (
+        ("export", "model", "tflite", "good.csv/x.tflite", "--max-length", "16"),
+        r"good\.csv/x\.tflite",
+    ),
+    "strategy": ((*TRAIN, "--strategy", "tpu"), "must be one of default, mirrored.*'tpu'"),
+    "both split and test": (
+        (*TRAIN, "--split", "2/1/1", "--test", "good.csv"),
+        "`split` must not",
+    ),
+    "both split and validation": (
+        (*TRAIN, "--split", "2/1", "--validation", "good.csv"),
+        "`split` must not",
+    ),
+    "patience alone": ((*TRAIN, "--patience", "1"), "`patience` must come with `validation`"),
+    "epochs": ((*TRAIN, "--epochs", "0"), "`epochs` must be an integer of at least 1"),
+    "blocks": ((*TRAIN, "--freeze-blocks", "3"), "`blocks` must be between 0 and 2"),
+    "length beyond the model": (
+        ("train", "model", "good.csv", "new/out", "--max-length", "17"),
+        "`max_length` must be at most 16",
+    ),
+    "length beyond the model, to export": (
+        ("export", "model", "tflite", "new/x.tflite", "--max-length", "17"),
+        "`max_length` must be from 3 to 16",
+    ),
+    "truncated weights": (("predict", "truncated", "a"), "safetensors` is truncated or damaged"),
+    "truncated weights, to train": (
+        ("train", "truncated", "good.csv", "new/out"),
+        "safetensors` is truncated or damaged",
+    ),
+    "unknown activation": (
+        ("export", "odd", "saved_model", "new/out"),
+        "`hidden_act` must be one of .*'swoosh'",
+    ),
+    "no model": (("predict", "no/such/model", "a"), "`no/such/model` is no folder"),
+    "another file": (("predict", "good.csv", "a"), "`good.csv`"),
+    "sample set": (("evaluate", "model", "sample:films"), "must name a sample among reviews_en"),
+}
+
+
+def check_one_line(process_stderr, message):
+    lines = process_stderr.strip().split("\n")
+    assert len(lines) == 1
+    assert re.match(f"Error: .*{message}", lines[0])
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(place, name, monkeypatch):
+    arguments, message = BAD_INPUT[name]
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    before = names(place)
+    found = call(*arguments)
+    assert (found.exit_code, found.stdout) == (1, "")
+    check_one_line(found.stderr, message)
+    assert names(place) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "bert_huge", "good.csv", "new/out"), "`bert_huge` is no folder here, and"),
+        (("export", "truncated", "tflite", "new/x.tflite"), "is truncated or damaged"),
+    ],
+)
+def test_bad_input_is_one_line_in_a_terminal_too(place, arguments, message):
+    before = names(place)
+    process = kerasllm(*arguments, cwd=place)
+    assert (process.returncode, process.stdout) == (1, "")
+    check_one_line(process.stderr, message)
+    assert names(place) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("trian",),
+        ("train", "bert_tiny"),
+        ("train", "a", "b", "c", "--epochs", "many"),
+        ("train", "a", "b", "c", "--split", "half"),
+        ("train", "a", "b", "c", "--dtype", "float8"),
+        ("export", "a", "onnx", "b"),
+        ("export", "a", "tflite", "b", "--quantize", "int1"),
+        ("predict", "a"),
+    ],
+)
+def test_wrong_usage_ends_in_status_2(arguments):
+    found = call(*arguments, input="")
+    assert found.exit_code == 2
+    assert found.stdout == ""
+    assert "Usage: main" in found.stderr
+
+
+def test_choices_are_those_of_the_library(monkeypatch):
+    seen = []
+    monkeypatch.setattr(runs, "train", lambda **options: seen.append(options["dtype"]) or {})
+    for dtype in DTYPES:
+        call("train", "a", "b", "c", "--dtype", dtype, "--json")
+    assert seen == list(DTYPES)
+    for target in TARGETS:
+        assert target in call("export", "-h").stdout
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = call("--debug", "evaluate", "model", "gone.csv")
+    assert isinstance(found.exception, FileNotFoundError)
+    assert not isinstance(call("evaluate", "model", "gone.csv").exception, FileNotFoundError)
+
+
+def test_errors_while_an_artefact_is_tried_are_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("The artefact does not run\nin a fresh process.")
+
+    monkeypatch.setattr(runs, "export", fail)
+    found = call("export", "a", "tflite", "b")
+    assert (found.exit_code, found.stderr) == (
+        1,
+        "Error: The artefact does not run in a fresh process.\n",
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(monkeypatch):
+    def fail():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(runs, "names", fail)
+    assert call("list").stderr == ""
+
+
+# ------------------------------------------------------------------------------------ Ctrl-C
+
+
+def interrupt(arguments, folder, under_way):
+    """Start a command, wait until it is under way, press Ctrl-C; check that nothing is left."""
+    rest = folder / "temporary"
+    rest.mkdir()
+    before = names(folder)
+    path = folder.parent / "stderr.txt"
+    with path.open("w") as stderr:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=folder,
+            env={**ENVIRONMENT, "TMPDIR": str(rest)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # a group of its own, as in a terminal
+        )
+        deadline = time.monotonic() + 120
+        while not under_way(path.read_text(encoding="utf-8")):
+            assert process.poll() is None, path.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    shown = path.read_text(encoding="utf-8")
+    assert process.returncode == 1
+    assert output == b""
+    assert shown.endswith("\nAborted!\n")
+    assert "Traceback" not in shown
+    assert names(folder) == before
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    return shown
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def test_ctrl_c_while_training(folder):
+    write_csv(folder / "train.csv", rows(400))
+    arguments = ["train", "bert_tiny", "train.csv", "new/out", "--epochs", "500"]
+    shown = interrupt(arguments, folder, lambda shown: "epoch 2/500" in shown)
+    assert all(line.startswith(("epoch", "Aborted!")) or not line for line in shown.split("\n"))
+
+
+def test_ctrl_c_while_exporting(trained, folder):
+    rooms = []
+
+    def under_way(shown):
+        rooms[:] = (folder / "serving").glob(".1-*/1/saved_model.pb")
+        return rooms
+
+    arguments = ["export", str(trained.folder), "saved_model", "serving"]
+    assert interrupt(arguments, folder, under_way) == "\nAborted!\n"
