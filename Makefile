@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/kerasllm
 DEMO := runs/demo
+SENTENCES := "The room was spotless, and the breakfast was delicious." \
+  "The battery dies before lunch." "The ending is rushed, yet the jokes are witty."
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint notebooks clean
@@ -26,13 +28,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(RUN) train bert_tiny sample:reviews_en:train $(DEMO)/model --split 90/10 --test sample:reviews_en:test --epochs 8 --learning-rate 1e-3 --vocab-size 2000 --max-length 64
+	$(RUN) train bert_tiny sample:reviews_en:train $(DEMO)/model --split 90/10 --test sample:reviews_en:test --epochs 6 --batch-size 16 --learning-rate 5e-4 --vocab-size 2000 --max-length 64
 	$(RUN) export $(DEMO)/model saved_model $(DEMO)/serving
 	$(RUN) export $(DEMO)/model tflite $(DEMO)/model.tflite --quantize int8 --max-length 64
 	@echo; echo "The SavedModel says:"
-	@$(RUN) predict $(DEMO)/serving "The room was clean and the staff were lovely." "The battery dies before lunch." "The plot was not bad at all."
+	@$(RUN) predict $(DEMO)/serving $(SENTENCES)
 	@echo; echo "The .tflite file says:"
-	@$(RUN) predict $(DEMO)/model.tflite "The room was clean and the staff were lovely." "The battery dies before lunch." "The plot was not bad at all."
+	@$(RUN) predict $(DEMO)/model.tflite $(SENTENCES)
 	@echo; echo "The report is $(DEMO)/model/report.html: open it in a browser."
 
 test: lint

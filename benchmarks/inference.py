@@ -28,6 +28,7 @@ def export_ours(folder):
 
 def export_onnx(folder):
     """Write `float32.onnx` with dynamic shapes, and `int8.onnx` by dynamic quantization."""
+    import onnx
     import torch
     from onnxruntime.quantization import quantize_dynamic
     from transformers import AutoModelForSequenceClassification
@@ -42,16 +43,19 @@ def export_onnx(folder):
             return logits.softmax(-1)
 
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=512)
-    ids = torch.ones((2, 16), dtype=torch.long)
+    # Three tensors, because the exporter takes one that is given thrice for one input.
+    example = tuple(torch.ones((2, 16), dtype=torch.long) for _ in ONNX_INPUTS)
     torch.onnx.export(
         Scores().eval(),
-        (ids,) * len(ONNX_INPUTS),
+        example,
         folder / "float32.onnx",
         input_names=ONNX_INPUTS,
         output_names=["scores"],
         dynamic_shapes=[({0: batch, 1: length},) * len(ONNX_INPUTS)],
     )
-    quantize_dynamic(folder / "float32.onnx", folder / "int8.onnx")
+    graph = onnx.load(folder / "float32.onnx")
+    del graph.graph.value_info[:]  # shapes noted before the exporter folded nodes: some are wrong
+    quantize_dynamic(graph, folder / "int8.onnx")
 
 
 def saved_model_text(folder):

@@ -207,7 +207,7 @@ def predict(model, texts, max_length, batch_size, as_json):
 
     Without TEXTS, each line of standard input is one.
     """
-    texts = list(texts) or _lines(click.get_text_stream("stdin", errors="replace"))
+    texts = list(texts) or _lines(sys.stdin.buffer)
     if not texts:
         raise click.UsageError("There are no texts: give some, or lines on standard input.")
     runs = _runs()
@@ -256,7 +256,7 @@ def list_names(as_json):
 
 
 def _lines(stream):
-    return [line.rstrip("\r\n") for line in stream]
+    return [line.decode("utf-8", "replace").rstrip("\r\n") for line in stream]
 
 
 def _table(evaluation):

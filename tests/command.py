@@ -16,8 +16,11 @@ ENVIRONMENT = {
 
 def kerasllm(*arguments, **options):
     """Run `kerasllm` with these arguments to its end; returns a `CompletedProcess`."""
-    options = {"capture_output": True, "text": True, "check": False, **options}
-    return subprocess.run([*COMMAND, *map(str, arguments)], env=ENVIRONMENT, **options)
+    command = [*COMMAND, *map(str, arguments)]
+    process = subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False, **options)
+    # Not `text=True`, which takes the carriage returns of a progress bar for line breaks.
+    process.stdout, process.stderr = process.stdout.decode(), process.stderr.decode()
+    return process
 
 
 def write_csv(path, rows, header=("text", "label")):

@@ -40,15 +40,14 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
-    """Path of the trained run's artefact by target, and `process` of each export."""
+    """Path of the trained run's artefact by target, and `process` of the SavedModel's export."""
     from command import kerasllm
 
+    from kerasllm import runs
+
     folder = tmp_path_factory.mktemp("artefacts")
-    paths = {"saved_model": folder / "serving", "tflite": folder / "model.tflite"}
-    processes = {
-        target: kerasllm("export", trained.folder, target, path, "--max-length", 16, "--json")
-        for target, path in paths.items()
-    }
-    for process in processes.values():
-        assert process.returncode == 0, process.stderr
-    return types.SimpleNamespace(**paths, process=processes)
+    found = types.SimpleNamespace(saved_model=folder / "serving", tflite=folder / "model.tflite")
+    found.process = kerasllm("export", trained.folder, "saved_model", found.saved_model, "--json")
+    assert found.process.returncode == 0, found.process.stderr
+    runs.export(trained.folder, "tflite", found.tflite, max_length=16)
+    return found

@@ -29,7 +29,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.set_postfix_str(_figures(logs), refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._bar.set_postfix_str(_figures(logs))
+        self._bar.set_postfix_str(_figures(logs), refresh=False)
         self._bar.close()
 
 
