@@ -149,7 +149,7 @@ def _model(name, rows, vocab_size, lowercase, max_length, dtype):
     labels = label_names(rows)
     model = text_classification.MODEL
     if str(name) not in families.SIZES:
-        stored = read_json(find_folder(name) / "config.json").get("id2label") or {}
+        stored = read_json(_checkpoint(name) / "config.json").get("id2label") or {}
         if set(stored.values()) == set(labels):  # the same task: its classifier goes on
             return model.from_pretrained(name, dtype=dtype)
         return model.from_pretrained(name, labels=labels, fresh_head=True, dtype=dtype)
@@ -159,6 +159,14 @@ def _model(name, rows, vocab_size, lowercase, max_length, dtype):
         name, vocab_size=tokenizer.vocab_size, max_length=max_length or 512
     )
     return model(len(labels), config, labels=labels, tokenizer=tokenizer, dtype=dtype)
+
+
+def _checkpoint(name):
+    try:
+        return find_folder(name)
+    except FileNotFoundError as error:
+        sizes = ", ".join(families.SIZES)
+        raise FileNotFoundError(f"{error} Sizes to train from scratch: {sizes}.") from None
 
 
 def _evaluation(model, rows, max_length, batch_size):
