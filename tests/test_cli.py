@@ -12,7 +12,7 @@ import types
 
 import pytest
 from click.testing import CliRunner
-from command import COMMAND, ENVIRONMENT, kerasllm, names, write_csv
+from command import ENVIRONMENT, kerasllm, names, write_csv
 from tiny_task import rows
 
 from kerasllm import __version__, runs
@@ -377,6 +377,13 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
 # ------------------------------------------------------------------------------------ Ctrl-C
 
 
+# What starts a test run in the background may have it ignore SIGINT, which a child inherits.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from kerasllm.cli import main; main()"
+)
+
+
 def interrupt(arguments, folder, under_way):
     """Start a command, wait until it is under way, press Ctrl-C; check that nothing is left."""
     rest = folder / "temporary"
@@ -385,20 +392,24 @@ def interrupt(arguments, folder, under_way):
     path = folder.parent / "stderr.txt"
     with path.open("w") as stderr:
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [sys.executable, "-c", START, *arguments],
             cwd=folder,
             env={**ENVIRONMENT, "TMPDIR": str(rest)},
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # a group of its own, as in a terminal
         )
-        deadline = time.monotonic() + 120
-        while not under_way(path.read_text(encoding="utf-8")):
-            assert process.poll() is None, path.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 120
+            while not under_way(path.read_text(encoding="utf-8")):
+                assert process.poll() is None, path.read_text(encoding="utf-8")
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
     shown = path.read_text(encoding="utf-8")
     assert process.returncode == 1
     assert output == b""

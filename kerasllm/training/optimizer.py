@@ -61,7 +61,7 @@ class AdamW(keras.optimizers.Adam):
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         if self._decays[index]:
-            self.assign_sub(variable, variable * (rate * self._decays[index]))
+            self.assign(variable, variable * (1 - rate * self._decays[index]))
         if keras.backend.backend() == "tensorflow" and not self.amsgrad:
             self._fused_update(gradient, variable, index, rate)
         else:
