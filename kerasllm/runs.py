@@ -125,7 +125,7 @@ def _read(task, columns, header, split, seed, train, validation, test):
     return [*parts, rows[2]][:3]
 
 
-def read(source, task="text_classification", columns=None, header=None, labelled=True):
+def read(source, task="text_classification", columns=None, header=None):
     """Read the rows of a source as a task wants them.
 
     Args:
@@ -133,15 +133,13 @@ def read(source, task="text_classification", columns=None, header=None, labelled
         task: str, a name in `TASKS`.
         columns: dict or None, our name of a column: its name in the source.
         header: tuple of str or None.
-        labelled: bool, whether each row must have a label.
 
     Returns:
         list of `Row`.
     """
     module = TASKS[task]
-    needed = module.COLUMNS if labelled else tuple(set(module.COLUMNS) - {"label"})
     return read_rows(
-        source, needed, rename=columns, optional=module.OPTIONAL_COLUMNS, header=header
+        source, module.COLUMNS, rename=columns, optional=module.OPTIONAL_COLUMNS, header=header
     )
 
 
