@@ -3,9 +3,11 @@
 Only `click` is imported before a verb runs, so that `--help` answers at once.
 """
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -16,12 +18,37 @@ from kerasllm.quiet import quiet
 DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
+@contextlib.contextmanager
+def _ctrl_c():
+    """Let Ctrl-C end as Ctrl-C: where C++ code calls Python, it comes out as some other error."""
+    pressed = []
+
+    def handler(*_):
+        pressed.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # somebody else's, or ignored
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    except Exception:
+        if pressed:
+            raise click.Abort from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Group(click.Group):
     """Turns the errors that the library raises for bad input into one line and exit status 1."""
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with _ctrl_c():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own business
         except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:

@@ -377,6 +377,24 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
 # ------------------------------------------------------------------------------------ Ctrl-C
 
 
+def test_ctrl_c_that_comes_out_of_c_code_as_another_error(monkeypatch):
+    monkeypatch.setattr(runs, "export", c_code)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found = call("export", "a", "tflite", "b")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (found.exit_code, found.stderr) == (1, "Aborted!\n")
+
+
+def c_code(*_, **__):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise SystemError("Objects/listobject.c:338: bad argument to internal function") from None
+
+
 # What starts a test run in the background may have it ignore SIGINT, which a child inherits.
 START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
