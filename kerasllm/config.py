@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
+POSITIONS = ("learned", "counted", "sinusoidal", "alibi")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class TransformerConfig:
         num_heads: int, attention heads of a block; divides `embed_dim`.
         embed_dim: int, width of the residual stream.
         ff_dim: int, inner width of a block's `ffn`.
-        max_length: int, number of learned positions, so the longest input in tokens.
+        max_length: int, number of positions, so the longest input in tokens.
         num_segments: int, rows of the segment table; 0 for none.
         rate: float in [0, 1), dropout on embeddings and on both sublayers of a block.
         attention_rate: float in [0, 1), dropout on attention weights.
@@ -25,6 +26,20 @@ class TransformerConfig:
         epsilon: float, added to the variance in every LayerNorm.
         initializer_range: float, standard deviation of fresh weights.
         pad_id: int, the token id that fills up a batch.
+        norm_first: bool, LayerNorm before each sublayer, and once more after the last block
+            (pre-norm), instead of after each sum.
+        causal: bool, whether a token sees only itself and those before it.
+        positions: str, one of `POSITIONS`: `"learned"` is a table by index, `"counted"` the same by
+            the count of real tokens so far, `"sinusoidal"` fixed waves, `"alibi"` a bias on
+            attention that falls with distance.
+        position_offset: int, rows at the top of the position table that no real token uses.
+        embedding_dim: int, width of the tables, projected to `embed_dim`; 0 for `embed_dim` itself.
+        embedding_bias: bool, whether that projection has a bias.
+        embedding_norm: bool, LayerNorm over the summed embeddings.
+        scale_embedding: bool, multiply token vectors by the square root of `embed_dim`.
+        share_blocks: bool, one block's weights in all layers.
+        num_decoder_layers: int, blocks of a decoder that attends to this stack; 0 for none.
+        tie_embedding: bool, whether a language model's head is the token table.
 
     Raises:
         ValueError: a value is out of its range; the message names the field.
@@ -35,7 +50,11 @@ class TransformerConfig:
         16
 
     References:
-        Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", section 3.
+        Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", section 3;
+        counted positions: Zhang et al. 2022, "OPT"; sinusoidal and scaled: Vaswani et al. 2017,
+        "Attention Is All You Need", sections 3.4 and 3.5; ALiBi: Press et al. 2021, "Train Short,
+        Test Long", section 3; projected tables and shared blocks: Lan et al. 2019, "ALBERT",
+        section 3.1; tied embeddings: Press and Wolf 2016, "Using the Output Embedding".
     """
 
     vocab_size: int
@@ -51,21 +70,39 @@ class TransformerConfig:
     epsilon: float = 1e-12
     initializer_range: float = 0.02
     pad_id: int = 0
+    norm_first: bool = False
+    causal: bool = False
+    positions: str = "learned"
+    position_offset: int = 0
+    embedding_dim: int = 0
+    embedding_bias: bool = True
+    embedding_norm: bool = True
+    scale_embedding: bool = False
+    share_blocks: bool = False
+    num_decoder_layers: int = 0
+    tie_embedding: bool = True
 
     def __post_init__(self):
         for name in ("vocab_size", "num_layers", "num_heads", "embed_dim", "ff_dim", "max_length"):
             _check_int(name, getattr(self, name), least=1)
-        for name in ("num_segments", "pad_id"):
+        for name in (
+            "num_segments", "pad_id", "position_offset", "embedding_dim", "num_decoder_layers"
+        ):  # fmt: skip
             _check_int(name, getattr(self, name), least=0)
         for name in ("rate", "attention_rate"):
             _check_number(name, getattr(self, name), lambda x: 0 <= x < 1, "from 0 to below 1")
         for name in ("epsilon", "initializer_range"):
             _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"`activation` must be one of {', '.join(ACTIVATIONS)}. "
-                f"Received: {self.activation!r}."
-            )
+        for name, known in (("activation", ACTIVATIONS), ("positions", POSITIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(known)}. "
+                    f"Received: {getattr(self, name)!r}."
+                )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"`{field.name}` must be True or False. Received: {value!r}.")
         if self.pad_id >= self.vocab_size:
             raise ValueError(
                 "`pad_id` must be below `vocab_size`. "

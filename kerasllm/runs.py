@@ -18,6 +18,7 @@ from kerasllm.data.rows import label_ids, label_names, read_rows, split_rows
 from kerasllm.evaluation import ClassificationResult, evaluate_scores, write_report
 from kerasllm.evaluation import evaluate as evaluate_model
 from kerasllm.export import TARGETS, load_artefact
+from kerasllm.models.text_classifier import stored_labels
 from kerasllm.tasks import TASKS, text_classification
 from kerasllm.tokenizers import WordPieceTokenizer
 from kerasllm.training import STRATEGIES, fit, strategy
@@ -147,8 +148,8 @@ def _model(name, rows, vocab_size, lowercase, max_length, dtype):
     labels = label_names(rows)
     model = text_classification.MODEL
     if str(name) not in families.SIZES:
-        stored = read_json(_checkpoint(name) / "config.json").get("id2label") or {}
-        if set(stored.values()) == set(labels):  # the same task: its classifier goes on
+        stored = stored_labels(read_json(_checkpoint(name) / "config.json"))
+        if set(stored) == set(labels):  # the same task: its classifier goes on
             return model.from_pretrained(name, dtype=dtype)
         return model.from_pretrained(name, labels=labels, fresh_head=True, dtype=dtype)
     texts = [row[column] for row in rows for column in ("text", "text_pair") if column in row]
@@ -156,7 +157,14 @@ def _model(name, rows, vocab_size, lowercase, max_length, dtype):
     config = families.size_config(
         name, vocab_size=tokenizer.vocab_size, max_length=max_length or 512
     )
-    return model(len(labels), config, labels=labels, tokenizer=tokenizer, dtype=dtype)
+    return model(
+        len(labels),
+        config,
+        family=families.family_of(name),
+        labels=labels,
+        tokenizer=tokenizer,
+        dtype=dtype,
+    )
 
 
 def _checkpoint(name):

@@ -1,6 +1,7 @@
 """Weights in and out of safetensors, by a map of names: nothing missing, nothing left over."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,12 +13,17 @@ import safetensors
 import safetensors.numpy
 
 FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of a checkpoint in several files
+SHARD_BYTES = 5 * 10**9  # the most in one file, as `transformers` has it
 
-# What each layer's variables are called in a PyTorch state dict, and whether they are transposed.
+# What a layer's variables are called in a PyTorch state dict.
 STATE_NAMES = {
-    keras.layers.Dense: {"kernel": ("weight", True), "bias": ("bias", False)},
-    keras.layers.Embedding: {"embeddings": ("weight", False)},
-    keras.layers.LayerNormalization: {"gamma": ("weight", False), "beta": ("bias", False)},
+    "kernel": "weight",
+    "embeddings": "weight",
+    "gamma": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "beta": "bias",
 }
 
 # Checkpoints that came from TensorFlow 1 keep its names for a LayerNorm.
@@ -60,10 +66,10 @@ def _fetch(name, revision):
             )
         )
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise FileNotFoundError(
             f"`{name}` is no folder here, and the Hugging Face hub did not give it: "
-            f"{reason} Check the name and the network, or give a local folder."
+            f"{reason}. Check the name and the network, or give a local folder."
         ) from error
 
 
@@ -88,34 +94,126 @@ def read_json(path):
     return value
 
 
-@contextlib.contextmanager
-def open_tensors(folder):
-    """Open a folder's `model.safetensors`.
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """How a checkpoint holds a layer; a plain name in a map of names means the defaults.
+
+    Args:
+        name: str, the layer's name in the checkpoint.
+        transposed: bool, whether a kernel is `(out, in)`, as PyTorch's `Linear` has it, instead of
+            `(in, out)`, as GPT-2's `Conv1D` and Keras' `Dense` have it.
+        part: int, which one this is of several layers in one tensor, side by side.
+        parts: int, of how many.
+        heads: int, where the parts take turns head by head (BLOOM); 0 where each is in one piece.
+        leading: int, axes of size 1 before the variable's own (BART's bias).
+        optional: bool, whether there are models without this layer, and checkpoints without it.
+    """
+
+    name: str
+    transposed: bool = True
+    part: int = 0
+    parts: int = 1
+    heads: int = 0
+    leading: int = 0
+    optional: bool = False
+
+    def shape(self, shape, is_kernel):
+        """The shape of the checkpoint's tensor for a variable of shape `shape`."""
+        *rows, columns = shape
+        shape = (*rows, columns * self.parts)
+        return (1,) * self.leading + (shape[::-1] if is_kernel and self.transposed else shape)
+
+    def take(self, array, is_kernel):
+        """Cut a variable's value out of the checkpoint's tensor."""
+        array = array.reshape(array.shape[self.leading :])
+        array = array.T if is_kernel and self.transposed else array
+        if self.parts == 1:
+            return array
+        return self._by_parts(array)[..., self.part, :].reshape(*array.shape[:-1], -1)
+
+    def put(self, whole, value, is_kernel):
+        """Write a variable's value into the checkpoint's tensor, the inverse of `take`."""
+        whole = whole.reshape(whole.shape[self.leading :])
+        whole = whole.T if is_kernel and self.transposed else whole
+        view = self._by_parts(whole)[..., self.part, :]
+        view[...] = value.reshape(view.shape)
+
+    def _by_parts(self, array):
+        """A view of `array` with its last axis cut into (heads,) parts and width."""
+        heads = (self.heads,) if self.heads else ()
+        return array.reshape(*array.shape[:-1], *heads, self.parts, -1)
+
+
+class Tensors:
+    """The tensors of a folder's `model.safetensors`, or of the shards that its index names.
+
+    Each is read when it is asked for, so no more than one is in memory.
 
     Args:
         folder: `pathlib.Path`.
 
-    Yields:
-        The open `safetensors` file, with `keys()` and `get_tensor(name)`.
-
     Raises:
-        FileNotFoundError: the folder holds no safetensors (pickled weights are never read).
-        ValueError: the file is truncated or damaged.
+        FileNotFoundError: the folder holds no safetensors (pickled weights are never read), or
+            lacks a shard.
+        ValueError: a file is truncated or damaged.
     """
-    path = folder / FILE
+
+    def __init__(self, folder):
+        self._stack = contextlib.ExitStack()
+        index = folder / INDEX
+        files = [FILE]
+        if not (folder / FILE).is_file() and index.is_file():
+            files = sorted(set(read_json(index).get("weight_map", {}).values()))
+        self._files = {}
+        for name in files:
+            file = self._stack.enter_context(_open(folder / name))
+            self._files.update(dict.fromkeys(file.keys(), file))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._stack.close()
+
+    def keys(self):
+        """Names of all tensors."""
+        return self._files.keys()
+
+    def shape(self, name):
+        """Shape of a tensor, tuple."""
+        return tuple(self._files[name].get_slice(name).get_shape())
+
+    def __getitem__(self, name):
+        return self._files[name].get_tensor(name)
+
+
+def _open(path):
     if not path.is_file():
         raise FileNotFoundError(
-            f"`{folder}` must hold a `{FILE}`. Received: {sorted(os.listdir(folder))}. "
+            f"`{path.parent}` must hold a `{path.name}`. Received: "
+            f"{sorted(os.listdir(path.parent))}. "
             "Pickled weights (`pytorch_model.bin`) are not read, because they can run code."
         )
     try:
-        file = safetensors.safe_open(path, framework="numpy")
+        return safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"`{path}` is truncated or damaged ({error}). Fetch or save it again."
         ) from None
-    with file:
-        yield file
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a tensor of a checkpoint, or a part of one, belongs in a model."""
+
+    variable: keras.Variable
+    stored: Stored
+    is_kernel: bool
+
+    @property
+    def shape(self):
+        """Shape of the whole tensor in the checkpoint."""
+        return self.stored.shape(tuple(self.variable.shape), self.is_kernel)
 
 
 def state_dict(model, names):
@@ -123,31 +221,48 @@ def state_dict(model, names):
 
     Args:
         model: `keras.Model`.
-        names: dict, attribute path on the model: name of that layer in the checkpoint.
+        names: dict, attribute path on the model, of a layer or a variable: its name in the
+            checkpoint, or `Stored`.
 
     Returns:
-        dict: name of a tensor in the checkpoint: (`keras.Variable`, whether it is transposed).
+        dict: name of a tensor in the checkpoint: list of `Place`, several where they share it.
 
     Raises:
-        ValueError: the model lacks one of the layers.
+        ValueError: the model lacks one of the layers, which is not optional.
     """
-    pairs = {}
-    for path, name in names.items():
-        try:
-            layer = _attribute(model, path)
-        except AttributeError:
+    places = {}
+    for path, stored in names.items():
+        stored = Stored(stored) if isinstance(stored, str) else stored
+        layer = _attribute(model, path)
+        if layer is None and not stored.optional:
             raise ValueError(
                 f"The model has no layer `{path}`, which the checkpoints of its family hold."
-            ) from None
-        for attribute, (suffix, transposed) in STATE_NAMES[type(layer)].items():
-            pairs[f"{name}.{suffix}"] = getattr(layer, attribute), transposed
-    return pairs
+            )
+        for key, variable, is_kernel in _variables(layer, stored.name):
+            places.setdefault(key, []).append(Place(variable, stored, is_kernel))
+    return places
+
+
+def _variables(layer, name):
+    if isinstance(layer, keras.Variable):
+        yield name, layer, False
+        return
+    dense = isinstance(layer, keras.layers.Dense)
+    for attribute, suffix in STATE_NAMES.items():
+        variable = getattr(layer, attribute, None)
+        if isinstance(variable, keras.Variable):
+            yield f"{name}.{suffix}", variable, dense and attribute == "kernel"
 
 
 def _attribute(model, path):
     value = model
     for part in path.split("."):
-        value = value[int(part)] if part.isdigit() else getattr(value, part)
+        if part.isdigit():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            value = getattr(value, part, None)
+        if value is None:
+            return None
     return value
 
 
@@ -156,8 +271,8 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
 
     Args:
         model: `keras.Model`.
-        folder: `pathlib.Path` with a `model.safetensors`.
-        names: dict, attribute path on the model: name of that layer in the checkpoint.
+        folder: `pathlib.Path` with a `model.safetensors`, or its shards and their index.
+        names: dict, attribute path on the model: name of that layer in the checkpoint, or `Stored`.
         prefix: str, what a checkpoint of the bare backbone leaves out of its names.
         ignored: regular expressions of tensor names that may be left over.
         fresh: attribute paths of heads that keep their fresh weights if the checkpoint lacks them
@@ -170,16 +285,17 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
         ValueError: tensors are missing, left over, or of another shape; the message lists all.
     """
     places = state_dict(model, names)
-    with open_tensors(folder) as file:
-        found = _canonical_names(file.keys(), places, prefix)
-        absent = [path for path in fresh if not _any_under(names[path], found)]
+    with Tensors(folder) as tensors:
+        found = _canonical_names(tensors.keys(), places, prefix)
+        absent = [path for path in fresh if path in names and not _has(names[path], found)]
         for path in absent:
             places = {key: at for key, at in places.items() if not _under(key, names[path])}
         _check_names(folder, places, found, ignored, prefix)
-        _check_shapes(folder, places, found, file)
-        for name, (variable, transposed) in places.items():
-            value = file.get_tensor(found[name])
-            variable.assign(value.T if transposed else value)
+        _check_shapes(folder, places, found, tensors)
+        for name, parts in places.items():
+            array = tensors[found[name]]
+            for place in parts:
+                place.variable.assign(place.stored.take(array, place.is_kernel))
     return absent
 
 
@@ -196,12 +312,13 @@ def _canonical_names(keys, places, prefix):
     return found
 
 
-def _under(key, name):
-    return key.startswith(name + ".")
+def _under(key, stored):
+    name = getattr(stored, "name", stored)
+    return key == name or key.startswith(name + ".")
 
 
-def _any_under(name, keys):
-    return any(_under(key, name) for key in keys)
+def _has(stored, keys):
+    return any(_under(key, stored) for key in keys)
 
 
 def _check_names(folder, places, found, ignored, prefix):
@@ -209,7 +326,11 @@ def _check_names(folder, places, found, ignored, prefix):
     unused = sorted(
         key
         for key in found.keys() - places.keys()
-        if not any(re.fullmatch(pattern, key.removeprefix(prefix)) for pattern in ignored)
+        if not any(
+            re.fullmatch(pattern, name)
+            for pattern in ignored
+            for name in (key, key.removeprefix(prefix))
+        )
     )
     if missing or unused:
         raise ValueError(
@@ -218,36 +339,72 @@ def _check_names(folder, places, found, ignored, prefix):
         )
 
 
-def _check_shapes(folder, places, found, file):
+def _check_shapes(folder, places, found, tensors):
     wrong = []
-    for name, (variable, transposed) in places.items():
-        shape = tuple(file.get_slice(found[name]).get_shape())
-        expected = tuple(reversed(variable.shape)) if transposed else tuple(variable.shape)
-        if shape != expected:
-            wrong.append(f"{name} is {shape} and must be {expected}")
+    for name, (place, *_) in places.items():
+        shape = tensors.shape(found[name])
+        if shape != place.shape:
+            wrong.append(f"{name} is {shape} and must be {place.shape}")
     if wrong:
         raise ValueError(f"`{folder / FILE}` does not fit the model: {'; '.join(wrong)}.")
 
 
-def save_weights(model, folder, names):
+def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
     """Write a model's variables as `model.safetensors`, under their names in a checkpoint.
 
     Args:
         model: `keras.Model`.
         folder: `pathlib.Path` that exists.
-        names: dict, attribute path on the model: name of that layer in the checkpoint.
+        names: as for `load_weights`.
+        shard_bytes: int, the most in one file. More than that goes into several, and an index.
 
     Raises:
         ValueError: the model has variables that `names` does not reach.
     """
-    pairs = state_dict(model, names)
-    reached = {variable.path for variable, _ in pairs.values()}
-    lost = [v.path for v in model.weights if v.path not in reached]
+    places = state_dict(model, names)
+    reached = {id(place.variable) for parts in places.values() for place in parts}
+    lost = [v.path for v in model.weights if id(v) not in reached]
     if lost:
         raise ValueError(f"The map of names does not reach these variables: {lost}.")
-    tensors = {}
-    for name, (variable, transposed) in pairs.items():
-        array = variable.numpy()
-        tensors[name] = np.ascontiguousarray(array.T if transposed else array)
-    # `transformers` wants to be told that the layout is PyTorch's.
-    safetensors.numpy.save_file(tensors, folder / FILE, metadata={"format": "pt"})
+    shards = _shards(places, shard_bytes)
+    for name, keys in shards.items():
+        tensors = {key: _assembled(places[key]) for key in keys}
+        # `transformers` wants to be told that the layout is PyTorch's.
+        safetensors.numpy.save_file(tensors, folder / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(map(_bytes, places.values()))},
+            "weight_map": {key: name for name, keys in shards.items() for key in keys},
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _assembled(parts):
+    """The checkpoint's tensor from all variables that share it."""
+    first = parts[0]
+    whole = np.empty(first.shape, first.variable.numpy().dtype)
+    for place in parts:
+        value = place.variable.numpy()
+        place.stored.put(whole, value, place.is_kernel)
+    return whole
+
+
+def _bytes(parts):
+    itemsize = 4 if parts[0].variable.dtype == "float32" else 2
+    return int(np.prod(parts[0].shape)) * itemsize
+
+
+def _shards(places, most):
+    """Deal tensors out to files: dict, file name: names of tensors."""
+    deals, room = [[]], most
+    for key, parts in places.items():
+        size = _bytes(parts)
+        if deals[-1] and size > room:
+            deals.append([])
+            room = most
+        deals[-1].append(key)
+        room -= size
+    if len(deals) == 1:
+        return {FILE: deals[0]}
+    count = len(deals)
+    return {f"model-{i + 1:05}-of-{count:05}.safetensors": keys for i, keys in enumerate(deals)}

@@ -20,9 +20,9 @@ FILES = sorted(path for path in (ROOT / "kerasllm").rglob("*.py") if path.name !
 
 # Imports run one way: a part may import those of the rows above its own.
 ROWS = (
-    ("atomic", "config", "layers", "quiet", "tokenizers", "generation"),
+    ("atomic", "config", "layers", "quiet", "tokenizers", "generation", "weights"),
     ("backbones", "data"),
-    ("families", "weights"),
+    ("families",),
     ("models",),
     ("tasks",),
     ("training", "evaluation", "export"),

@@ -119,9 +119,9 @@ def test_arrays_with_a_padding_mask_lose_their_padding():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
-        ({"length_multiple": 0}, "`length_multiple` must be at least 1"),
-        ({"window": 0}, "`window` must be at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1. Received: 0"),
+        ({"length_multiple": 0}, "`length_multiple` must be an integer of at least 1"),
+        ({"window": 0}, "`window` must be an integer of at least 1"),
         ({"targets": [1]}, "`targets` must have 2 rows"),
         ({"targets": [1, 0], "sample_weight": 1.0}, "`sample_weight` must have 2 rows"),
         ({"sample_weight": [1, 1]}, "`sample_weight` must come with `targets`"),

@@ -28,6 +28,17 @@ def test_defaults_are_bert_base():
         "epsilon": 1e-12,
         "initializer_range": 0.02,
         "pad_id": 0,
+        "norm_first": False,
+        "causal": False,
+        "positions": "learned",
+        "position_offset": 0,
+        "embedding_dim": 0,
+        "embedding_bias": True,
+        "embedding_norm": True,
+        "scale_embedding": False,
+        "share_blocks": False,
+        "num_decoder_layers": 0,
+        "tie_embedding": True,
     }
     assert config.projection_dim == 64
 
@@ -65,6 +76,18 @@ REFUSED = {
     "attention_rate": ("must be a number from 0 to below 1", [-0.1, 1, float("nan"), "0.1", None]),
     "epsilon": ("must be a number above 0", [0, -1e-6, float("nan"), float("inf"), "1e-12", None]),
     "initializer_range": ("must be a number above 0", [0, -1, float("nan"), "0.02", None]),
+    **{
+        name: (COUNT, [-1, 2.0, "2", None, True])
+        for name in ("position_offset", "embedding_dim", "num_decoder_layers")
+    },
+    **{
+        name: ("must be True or False", [0, 1, "yes", None])
+        for name in (
+            *("norm_first", "causal", "embedding_bias", "embedding_norm"),
+            *("scale_embedding", "share_blocks", "tie_embedding"),
+        )
+    },
+    "positions": ("must be one of learned, counted", ["rotary", "", None]),
     "activation": ("must be one of relu, gelu, gelu_tanh", ["geglu", "GELU", "", None, ["relu"]]),
 }
 

@@ -49,7 +49,7 @@ def test_the_tutorials_parts(model):
     assert [
         layer.name for layer in (model.bert, model.pooler, model.dropout, model.classifier)
     ] == [
-        "bert",
+        "backbone",
         "pooler",
         "dropout",
         "classifier",

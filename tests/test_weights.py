@@ -13,6 +13,7 @@ import safetensors.numpy
 from kerasllm import weights
 from kerasllm.config import TransformerConfig
 from kerasllm.models import BertClassifier
+from kerasllm.tasks import text_classification
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "bert"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
@@ -160,10 +161,15 @@ def test_broken_config(folder, text, message):
         read(folder)
 
 
-def test_no_tokenizer(folder):
+def test_no_tokenizer(folder, caplog):
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(FileNotFoundError, match="must hold tokenizer.json or vocab.txt"):
-        read(folder)
+    (folder / "tokenizer_config.json").unlink()
+    with caplog.at_level("INFO", logger="kerasllm"):
+        model = read(folder)
+    assert model.tokenizer is None
+    assert "holds no tokenizer" in caplog.text
+    with pytest.raises(ValueError, match="`model` must have a tokenizer"):
+        text_classification.predict(model, [{"text": "good"}])
 
 
 def test_a_name_on_the_hub(folder, monkeypatch):
@@ -251,7 +257,7 @@ def test_saving_beside_other_files(folder):
 
 def test_a_checkpoint_of_bert_has_segments(tmp_path):
     config = TransformerConfig(20, num_layers=1, num_heads=2, embed_dim=8, ff_dim=8, num_segments=0)
-    with pytest.raises(ValueError, match="has no layer `bert.embedding.segment_emb`"):
+    with pytest.raises(ValueError, match="has no layer `backbone.embedding.segment_emb`"):
         BertClassifier(2, config).save_pretrained(tmp_path / "saved")
     assert not list(tmp_path.iterdir())
 

@@ -1,9 +1,15 @@
 """The one stack of `TransformerBlock`s behind every Transformer of the zoo."""
 
 import keras
+from keras import ops
 
 from kerasllm.config import TransformerConfig
-from kerasllm.layers import TokenAndPositionEmbedding, TransformerBlock, padding_bias
+from kerasllm.layers import (
+    AttentionBias,
+    TokenAndPositionEmbedding,
+    TransformerBlock,
+    padding_bias,
+)
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -12,14 +18,22 @@ class Transformer(keras.Model):
 
     Args:
         config: `TransformerConfig`.
+        cross_attention: bool, whether every block also attends to a `context`.
+        token_emb: `keras.layers.Embedding` or None: a token table to share.
         dtype: str or `keras.DTypePolicy`, e.g. `"mixed_float16"`; None for Keras' global one.
 
     Call arguments:
         inputs: dict of int32 `(batch, length)`: `token_ids`, `padding_mask` (1 = real) and, where
-            the config has segments, `segment_ids`.
+            the config has segments, `segment_ids`. With `cross_attention` also `context`, float
+            `(batch, context_length, embed_dim)`, and its `context_mask`.
+        cache: None, or what `make_cache` gave or an earlier call returned. Then `token_ids` are the
+            tokens from `position` on, and `padding_mask` is `(batch, max_length)`, over the whole
+            cache: 1 for every real token so far and now (None for all), whatever comes later.
+        position: scalar int32: index of the first of `token_ids` in the cache.
 
     Returns:
-        float `(batch, length, embed_dim)`: the hidden states after the last block.
+        float `(batch, length, embed_dim)`: the hidden states after the last block; with a `cache`,
+        the pair of that and the new cache.
 
     Raises:
         TypeError: `config` is no `TransformerConfig`.
@@ -32,7 +46,7 @@ class Transformer(keras.Model):
         (1, 3, 8)
     """
 
-    def __init__(self, config, dtype=None, **kwargs):
+    def __init__(self, config, cross_attention=False, token_emb=None, dtype=None, **kwargs):
         if not isinstance(config, TransformerConfig):
             raise TypeError(
                 f"`config` must be a `TransformerConfig`. Received: {type(config).__name__}."
@@ -46,11 +60,20 @@ class Transformer(keras.Model):
             config.vocab_size,
             config.embed_dim,
             num_segments=config.num_segments,
-            epsilon=config.epsilon,
+            epsilon=config.epsilon if config.embedding_norm else None,
             rate=config.rate,
             embeddings_initializer=initializer,
+            positions=None if config.positions == "alibi" else config.positions,
+            position_offset=config.position_offset,
+            embedding_dim=config.embedding_dim,
+            embedding_bias=config.embedding_bias,
+            scale=config.scale_embedding,
+            token_emb=token_emb,
             dtype=dtype,
             name="embedding",
+        )
+        self.attention_bias = AttentionBias(
+            config.num_heads, config.causal, config.positions == "alibi", name="attention_bias"
         )
         self.blocks = [
             TransformerBlock(
@@ -60,32 +83,111 @@ class Transformer(keras.Model):
                 config.rate,
                 attention_rate=config.attention_rate,
                 activation=config.activation,
+                norm_first=config.norm_first,
                 epsilon=config.epsilon,
+                cross_attention=cross_attention,
                 kernel_initializer=initializer,
                 dtype=dtype,
                 name=f"block_{i}",
             )
-            for i in range(config.num_layers)
+            for i in range(1 if config.share_blocks else config.num_layers)
         ]
+        if config.share_blocks:
+            self.blocks = self.blocks * config.num_layers
+        if config.norm_first:
+            self.final_norm = keras.layers.LayerNormalization(
+                epsilon=config.epsilon, dtype=dtype, name="final_norm"
+            )
 
         # Graph
-        inputs = token_inputs(config)
-        hidden_states = self.embedding(inputs["token_ids"], inputs.get("segment_ids"))
-        attention_bias = padding_bias(inputs["padding_mask"])
-        for block in self.blocks:
-            hidden_states = block(hidden_states, attention_bias=attention_bias)
-        super().__init__(inputs=inputs, outputs=hidden_states, **kwargs)
-        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
-
-        # Config
         self.config = config
+        self.cross_attention = cross_attention
+        inputs = token_inputs(config)
+        if cross_attention:
+            inputs["context"] = keras.Input((None, config.embed_dim), name="context")
+            inputs["context_mask"] = keras.Input((None,), dtype="int32", name="context_mask")
+        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
+        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
+        self.input_spec = None  # a step with a cache has other inputs than the graph
+
         # On TensorFlow, `jit_compile="auto"` would compile anew for each length of a batch; other
         # backends are slow without compiling.
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
+    def call(self, inputs, training=None, mask=None, cache=None, position=None):
+        if cache is None:
+            return super().call(inputs, training=training, mask=mask)
+        return self._forward(inputs, cache, position)
+
+    def _forward(self, inputs, cache=None, position=0):
+        """Both ways through the layers: the graph, and one step with a cache."""
+        token_ids, padding_mask = inputs["token_ids"], inputs.get("padding_mask")
+        length = None
+        if cache is not None:
+            length = ops.shape(token_ids)[1]
+            if padding_mask is None:
+                padding_mask = ops.ones((1, cache[0][0].shape[2]), dtype="int32")
+        counted = padding_mask if self.config.positions == "counted" else None
+        x = self.embedding(token_ids, inputs.get("segment_ids"), counted, position=position)
+        options = {
+            "attention_bias": self.attention_bias(padding_mask, length=length, position=position)
+        }
+        if self.cross_attention:
+            options["context_bias"] = padding_bias(inputs["context_mask"])
+            options["context"] = inputs.get("context")
+        caches = []
+        for i, block in enumerate(self.blocks):
+            if cache is None:
+                x = block(x, **options)
+            else:
+                x, new = block(x, **options, cache=cache[i], position=position)
+                caches.append(new)
+        return (self.final_norm(x) if self.config.norm_first else x), tuple(caches)
+
+    def make_cache(self, batch_size, max_length=None, context=None):
+        """Make an empty cache of keys and values, for `call`.
+
+        Args:
+            batch_size: int, or scalar int tensor.
+            max_length: int or None: the most tokens it shall hold; None for the model's most.
+            context: float `(batch, context_length, embed_dim)`; needed with `cross_attention`,
+                whose keys and values are computed here, once.
+
+        Returns:
+            tuple with, for each block, the pair of keys and values, zeros `(batch, heads,
+            max_length, projection_dim)`, and with `cross_attention` those of the context.
+
+        Raises:
+            ValueError: `max_length` is more than the model's.
+
+        Example:
+            >>> config = TransformerConfig(100, num_layers=2, num_heads=2, embed_dim=8, ff_dim=16)
+            >>> cache = Transformer(config).make_cache(1, max_length=5)
+            >>> len(cache), tuple(cache[0][0].shape)
+            (2, (1, 2, 5, 4))
+        """
+        config = self.config
+        max_length = config.max_length if max_length is None else max_length
+        if max_length > config.max_length:
+            raise ValueError(
+                f"`max_length` must be at most {config.max_length}, the positions that the model "
+                f"knows. Received: {max_length}."
+            )
+        shape = (batch_size, config.num_heads, max_length, config.projection_dim)
+        dtype = self.blocks[0].compute_dtype
+        return tuple(
+            (
+                ops.zeros(shape, dtype=dtype),
+                ops.zeros(shape, dtype=dtype),
+                *(block.cross_att.keys_and_values(context) if self.cross_attention else ()),
+            )
+            for block in self.blocks
+        )
+
     def get_config(self):
         return {
             "config": self.config.to_dict(),
+            "cross_attention": self.cross_attention,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
@@ -101,11 +203,23 @@ def token_inputs(config):
     """The symbolic inputs of a Transformer, which every model on top shares.
 
     Args:
-        config: `TransformerConfig`.
+        config: any backbone's config.
 
     Returns:
         dict of `keras.KerasTensor`, int32 `(batch, length)`: `token_ids`, `padding_mask` and, where
-        the config has segments, `segment_ids`.
+        there are several segments, `segment_ids`.
     """
-    names = ["token_ids", "padding_mask"] + ["segment_ids"] * bool(config.num_segments)
+    names = ["token_ids", "padding_mask"] + ["segment_ids"] * has_segments(config)
     return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+
+
+def has_segments(config):
+    """Whether a model wants to be told which segment a token is in.
+
+    Args:
+        config: any backbone's config.
+
+    Returns:
+        bool. One segment (RoBERTa's) is none.
+    """
+    return getattr(config, "num_segments", 0) > 1

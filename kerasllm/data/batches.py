@@ -59,7 +59,7 @@ def batches(
         ...     print(x["token_ids"].numpy().tolist(), y.numpy().tolist())
         [[5, 6, 7, 0], [8, 0, 0, 0]] [1, 0]
     """
-    _check_positive(batch_size=batch_size, length_multiple=length_multiple, window=window)
+    check_at_least_one(batch_size=batch_size, length_multiple=length_multiple, window=window)
     if sample_weight is not None and targets is None:
         raise ValueError("`sample_weight` must come with `targets`. Received: None (pass both).")
     features = _ragged(features)
@@ -141,7 +141,7 @@ def text_batches(
         ...     print(x["padding_mask"].numpy().tolist(), y.numpy().tolist())
         [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]] [1, 0]
     """
-    _check_positive(batch_size=batch_size, length_multiple=length_multiple, window=window)
+    check_at_least_one(batch_size=batch_size, length_multiple=length_multiple, window=window)
     specs = dataset.element_spec if isinstance(dataset.element_spec, tuple) else None
     text = specs[0] if specs else dataset.element_spec
     if getattr(text, "dtype", None) != tf.string or text.shape.rank != 0:
@@ -258,7 +258,12 @@ def _padded(features, length_multiple, max_length, batch_size):
     }
 
 
-def _check_positive(**numbers):
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {value}.")
+def check_at_least_one(**numbers):
+    """Check that arguments, given by name, are integers of at least 1.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {number!r}.")

@@ -13,7 +13,7 @@ class Scorer(tf.Module):
     """A float32 copy of a classifier whose variables TensorFlow finds, and finds once.
 
     Args:
-        model: `BertClassifier`, trained under any dtype policy or strategy. It is not changed.
+        model: `TextClassifier`, trained under any dtype policy or strategy. It is not changed.
         max_length: int or None, tokens that a text is cut to; None for the model's `max_length`.
 
     Attributes:
@@ -100,15 +100,15 @@ def float32_copy(model):
     Mixed precision leaves casts in an export that few runtimes know, and quantises badly.
 
     Args:
-        model: `BertClassifier`.
+        model: `TextClassifier`.
 
     Returns:
-        `BertClassifier`, without tokenizer.
+        `TextClassifier`, without tokenizer.
     """
     config = model.get_config()
-    config["bert"]["config"]["dtype"] = "float32"
+    config["backbone"]["config"]["dtype"] = "float32"
     # Keras counts up its names within a process; an artefact shall not depend on that.
-    config["bert"]["config"]["name"], config["name"] = "bert", "classifier"
+    config["backbone"]["config"]["name"], config["name"] = "backbone", "classifier"
     with tf.device("CPU:0"):
         copy = type(model).from_config(config)
         for new, old in zip(copy.weights, model.weights, strict=True):

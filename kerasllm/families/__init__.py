@@ -1,9 +1,26 @@
-"""Families: for each, how its Hugging Face config reads and what its weights are called."""
+"""Families: for each, how its Hugging Face config reads and what its weights are called.
+
+A family is a module with these names: `MODEL_TYPE`, Hugging Face's name of it; `SIZES`, fields of
+the config by size; `FIELDS`, their field: ours and its default; `SETTINGS`, our fields that are the
+same in the whole family; `FIXED_FIELDS`, their fields that must have one value; `IGNORED_FIELDS`,
+those that say nothing about what we compute; `IGNORED_TENSORS`, patterns of what a checkpoint may
+hold beyond our models; `PREFIX`, what a checkpoint of the bare backbone leaves out; `BACKBONE` and
+`HEADS`, names of layers. Two functions are optional: `read(fields)`, from their fields to ours once
+the table is done with them, and `write(fields)`, the way back.
+"""
+
+import dataclasses
+import re
 
 from kerasllm.config import TransformerConfig
-from kerasllm.families import bert
+from kerasllm.families import bert, gpt2, roberta
+from kerasllm.weights import Stored
 
-FAMILIES = {"bert": bert}
+FAMILIES = {
+    "bert": bert,
+    "roberta": roberta,
+    "gpt2": gpt2,
+}
 
 SIZES = {
     name: (family, size)
@@ -27,10 +44,9 @@ IGNORED_FIELDS = {
     "_name_or_path", "_commit_hash", "_attn_implementation_autoset", "use_cache", "id2label",
     "label2id", "num_labels", "problem_type", "classifier_dropout", "gradient_checkpointing",
     "output_past", "output_attentions", "output_hidden_states", "return_dict", "directionality",
-    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-    "pooler_size_per_head", "pooler_type", "bos_token_id", "eos_token_id", "sep_token_id",
-    "cls_token_id", "mask_token_id", "finetuning_task", "tie_word_embeddings",
-    "is_encoder_decoder", "task_specific_params",
+    "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
+    "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "finetuning_task",
+    "task_specific_params", "prefix", "torchscript", "tokenizer_class",
 }  # fmt: skip
 
 
@@ -39,10 +55,10 @@ def size_config(name, **changes):
 
     Args:
         name: str, e.g. `"bert_tiny"`; `SIZES` lists them.
-        **changes: fields of `TransformerConfig` to set differently, e.g. `vocab_size=5000`.
+        **changes: fields of the config to set differently, e.g. `vocab_size=5000`.
 
     Returns:
-        `TransformerConfig`.
+        The config of the family's backbone.
 
     Raises:
         ValueError: no such size; the message lists those there are.
@@ -51,11 +67,56 @@ def size_config(name, **changes):
         >>> size_config("bert_tiny", vocab_size=5000).embed_dim
         128
     """
-    if name not in SIZES:
-        raise ValueError(f"`name` must be one of {', '.join(SIZES)}. Received: {name!r}.")
-    family, size = SIZES[name]
-    assumed = dict(FAMILIES[family].FIELDS.values())
-    return TransformerConfig(**{**assumed, **size, **changes})
+    family = family_of(name)
+    size = FAMILIES[family].SIZES[name]
+    defaults = dict(FAMILIES[family].FIELDS.values())
+    assumed = _read(FAMILIES[family], {**defaults, "pad_id": defaults["pad_id"] or 0})
+    return _config_class(family)(**{**assumed, **size, **changes})
+
+
+def family_of(size):
+    """Return the family of a size by its name.
+
+    Args:
+        size: str, e.g. `"bert_tiny"`; `SIZES` lists them.
+
+    Returns:
+        str, a name in `FAMILIES`.
+
+    Raises:
+        ValueError: no such size; the message lists those there are.
+    """
+    if size not in SIZES:
+        raise ValueError(f"`name` must be one of {', '.join(SIZES)}. Received: {size!r}.")
+    return SIZES[size][0]
+
+
+def _config_class(family):
+    return getattr(FAMILIES[family], "CONFIG", TransformerConfig)
+
+
+def head(family, name):
+    """Return what a family says of one of its heads.
+
+    Args:
+        family: str, a name in `FAMILIES`.
+        name: str, e.g. `"text_classifier"`.
+
+    Returns:
+        `Head`.
+
+    Raises:
+        ValueError: no such family, or it has no such head; the message lists those that do.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"`family` must be one of {', '.join(FAMILIES)}. Received: {family!r}.")
+    if name not in FAMILIES[family].HEADS:
+        able = ", ".join(other for other, module in FAMILIES.items() if name in module.HEADS)
+        raise ValueError(
+            f"The family {family} must have a {name} for this model. It has "
+            f"{', '.join(FAMILIES[family].HEADS)}. Families with a {name}: {able}."
+        )
+    return FAMILIES[family].HEADS[name]
 
 
 def config_from_hf(fields):
@@ -65,28 +126,45 @@ def config_from_hf(fields):
         fields: dict, the parsed file.
 
     Returns:
-        The pair (family name, `TransformerConfig`).
+        The pair (family name, config of its backbone).
 
     Raises:
         ValueError: an unknown family or activation, or a field that asks for mathematics which the
             family doesn't compute; the message names it.
     """
-    name = fields.get("model_type")
-    if name not in FAMILIES:
+    found = [
+        name for name, module in FAMILIES.items() if fields.get("model_type") == module.MODEL_TYPE
+    ]
+    if not found:
+        known = ", ".join(module.MODEL_TYPE for module in FAMILIES.values())
         raise ValueError(
-            f"`model_type` must be one of {', '.join(FAMILIES)}. Received: {name!r}. "
+            f"`model_type` must be one of {known}. Received: {fields.get('model_type')!r}. "
             "The folder holds a model of another family."
         )
-    family = FAMILIES[name]
-    _check_fields(name, family, fields)
-    ours = {our: fields.get(their, default) for their, (our, default) in family.FIELDS.items()}
-    if ours["activation"] not in ACTIVATIONS:
-        raise ValueError(
-            f"`hidden_act` must be one of {', '.join(ACTIVATIONS)}. "
-            f"Received: {ours['activation']!r}."
-        )
-    ours["activation"] = ACTIVATIONS[ours["activation"]]
-    return name, TransformerConfig(**ours)
+    name = found[0]
+    module = FAMILIES[name]
+    _check_fields(name, module, fields)
+    ours = {our: fields.get(their, default) for their, (our, default) in module.FIELDS.items()}
+    if ours["pad_id"] is None:  # a decoder without: behind the mask, any token will do
+        ours["pad_id"] = fields.get("eos_token_id") or 0
+    return name, _config_class(name)(**_read(module, ours))
+
+
+def _read(module, ours):
+    """From values of a family's `FIELDS` to fields of a config."""
+    if "activation" in ours:
+        if ours["activation"] not in ACTIVATIONS:
+            raise ValueError(
+                f"`{_activation_field(module)}` must be one of {', '.join(ACTIVATIONS)}. "
+                f"Received: {ours['activation']!r}."
+            )
+        ours = {**ours, "activation": ACTIVATIONS[ours["activation"]]}
+    ours = {**ours, **module.SETTINGS}
+    return module.read(ours) if hasattr(module, "read") else ours
+
+
+def _activation_field(module):
+    return next(their for their, (our, _) in module.FIELDS.items() if our == "activation")
 
 
 def _check_fields(name, family, fields):
@@ -95,7 +173,7 @@ def _check_fields(name, family, fields):
             raise ValueError(
                 f"`{field}` must be {value!r} for the family {name}. Received: {fields[field]!r}."
             )
-    known = {*family.FIELDS, *family.FIXED_FIELDS, *IGNORED_FIELDS}
+    known = {*family.FIELDS, *family.FIXED_FIELDS, *family.IGNORED_FIELDS, *IGNORED_FIELDS}
     # A field that is off, none or empty asks for nothing.
     unknown = {field: value for field, value in fields.items() if field not in known and value}
     if unknown:
@@ -110,16 +188,34 @@ def config_to_hf(name, config):
 
     Args:
         name: str, the family.
-        config: `TransformerConfig`.
+        config: the config of its backbone.
 
     Returns:
         dict, ready for `config.json`.
+
+    Raises:
+        ValueError: the config has settings that the family's checkpoints can't express.
     """
-    family = FAMILIES[name]
-    fields = {their: getattr(config, our) for their, (our, _) in family.FIELDS.items()}
+    module = FAMILIES[name]
+    ours = config.to_dict()
     spelling = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    fields["hidden_act"] = spelling[config.activation]
-    return {"model_type": name, **fields}
+    if "activation" in ours:
+        ours["activation"] = spelling[ours["activation"]]
+    written = module.write(ours) if hasattr(module, "write") else ours
+    fields = {their: written[our] for their, (our, _) in module.FIELDS.items()}
+    _check_written(name, config, fields)
+    return {"model_type": module.MODEL_TYPE, **fields}
+
+
+def _check_written(name, config, fields):
+    """Check that a config comes back from its own words, so that no setting is lost."""
+    again = config_from_hf({"model_type": FAMILIES[name].MODEL_TYPE, **fields})[1].to_dict()
+    lost = {field: value for field, value in config.to_dict().items() if again[field] != value}
+    if lost:
+        raise ValueError(
+            f"A checkpoint of the family {name} can't say these settings: {lost}. "
+            "Save the model as a .keras file."
+        )
 
 
 def name_map(name, head, config):
@@ -127,15 +223,57 @@ def name_map(name, head, config):
 
     Args:
         name: str, the family.
-        head: dict, our layer's attribute on the model: their name, e.g. `bert.CLASSIFIER`.
-        config: `TransformerConfig`.
+        head: str or None, a name in the family's `HEADS`; None for the backbone alone.
+        config: config of the backbone.
 
     Returns:
-        dict: attribute path on the model, e.g. `"bert.blocks.0.att.query_dense"`: their name.
+        dict: attribute path on the model, e.g. `"backbone.blocks.0.att.query_dense"`: their name,
+        or `weights.Stored`.
     """
-    family = FAMILIES[name]
-    paths = dict(head)
-    for ours, theirs in family.BACKBONE.items():
-        for i in range(config.num_layers if "{i}" in ours else 1):
-            paths[f"{name}." + ours.format(i=i)] = theirs.format(i=i)
+    module = FAMILIES[name]
+    paths = dict(module.HEADS[head].layers) if head else {}
+    for ours, theirs in module.BACKBONE.items():
+        for i in range(_count(ours, config)):
+            paths["backbone." + ours.format(i=i)] = _numbered(theirs, i, config)
     return paths
+
+
+def _count(path, config):
+    """Over how many blocks a name runs."""
+    if "{i}" not in path:
+        return 1
+    if path.startswith("decoder."):
+        return config.num_decoder_layers
+    return 1 if getattr(config, "share_blocks", False) else config.num_layers
+
+
+def _numbered(theirs, i, config):
+    if isinstance(theirs, str):
+        return theirs.format(i=i)
+    heads = config.num_heads if theirs.heads else 0
+    return dataclasses.replace(theirs, name=theirs.name.format(i=i), heads=heads)
+
+
+def ignored_tensors(name, head):
+    """Say what a checkpoint may hold that a model has no place for.
+
+    Args:
+        name: str, the family.
+        head: str or None, the model's own head, a name in the family's `HEADS`.
+
+    Returns:
+        tuple of regular expressions: the family's own list, and all of its other heads.
+    """
+    module = FAMILIES[name]
+    own = {_name(stored) for stored in module.HEADS[head].layers.values()} if head else set()
+    others = {
+        _name(stored)
+        for other in module.HEADS.values()
+        for stored in other.layers.values()
+        if _name(stored) not in own
+    }
+    return (*module.IGNORED_TENSORS, *(re.escape(other) + r"(\..*)?" for other in sorted(others)))
+
+
+def _name(stored):
+    return stored.name if isinstance(stored, Stored) else stored

@@ -1,5 +1,9 @@
 """BERT: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers"."""
 
+from kerasllm.families.head import Head
+
+MODEL_TYPE = "bert"
+
 # Rows of table 1 in Turc et al. 2019, "Well-Read Students Learn Better", and MiniLM's (Wang et al.
 # 2020, section 4); the large ones are BERT's own, section 3.
 SIZES = {
@@ -27,21 +31,30 @@ FIELDS = {
     "layer_norm_eps": ("epsilon", 1e-12),
     "initializer_range": ("initializer_range", 0.02),
     "pad_token_id": ("pad_id", 0),
+    "tie_word_embeddings": ("tie_embedding", True),
 }
+
+SETTINGS = {}
 
 # Fields that would change the mathematics, and the only value that this family computes.
 FIXED_FIELDS = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
+    "is_encoder_decoder": False,
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
     "pruned_heads": {},
 }
+IGNORED_FIELDS = {
+    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+    "pooler_size_per_head", "pooler_type",
+}  # fmt: skip
 
-# What a checkpoint may hold beyond our models: buffers, and the heads of pretraining.
+# Buffers; the head of next sentences; and the decoder, which is the token table again.
 IGNORED_TENSORS = (
     r"embeddings\.(position_ids|token_type_ids)",
-    r"cls\.(predictions|seq_relationship)\..*",
+    r"cls\.seq_relationship\..*",
+    r"cls\.predictions\.decoder\.(weight|bias)",
 )
 
 PREFIX = "bert."
@@ -61,5 +74,21 @@ BACKBONE = {
     "blocks.{i}.ffn.layers.1": "bert.encoder.layer.{i}.output.dense",
     "blocks.{i}.layernorm2": "bert.encoder.layer.{i}.output.LayerNorm",
 }
-CLASSIFIER = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
-CLASSIFIER_ARCHITECTURE = "BertForSequenceClassification"
+
+HEADS = {
+    "text_classifier": Head(
+        "BertForSequenceClassification",
+        {"pooler": "bert.pooler.dense", "classifier": "classifier"},
+        {"activation": "tanh"},
+    ),
+    "masked_lm": Head(
+        "BertForMaskedLM",
+        {
+            "transform": "cls.predictions.transform.dense",
+            "layernorm": "cls.predictions.transform.LayerNorm",
+            "logits": "cls.predictions",
+        },
+    ),
+    "token_classifier": Head("BertForTokenClassification", {"classifier": "classifier"}),
+    "span_labeler": Head("BertForQuestionAnswering", {"span": "qa_outputs"}),
+}

@@ -1,15 +1,26 @@
 """The mathematics: attention, the Transformer block, embeddings."""
 
-from kerasllm.layers.attention import MultiHeadSelfAttention, causal_bias, padding_bias
+from kerasllm.layers.attention import (
+    AttentionBias,
+    MultiHeadSelfAttention,
+    causal_bias,
+    padding_bias,
+)
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.embedding import TokenAndPositionEmbedding
-from kerasllm.layers.transformer_block import TransformerBlock
+from kerasllm.layers.embedding import TokenAndPositionEmbedding, TokenLogits
+from kerasllm.layers.position import alibi_bias, sinusoids
+from kerasllm.layers.transformer_block import TransformerBlock, activation_function
 
 __all__ = [
+    "AttentionBias",
     "Dropout",
     "MultiHeadSelfAttention",
     "TokenAndPositionEmbedding",
+    "TokenLogits",
     "TransformerBlock",
+    "activation_function",
+    "alibi_bias",
     "causal_bias",
     "padding_bias",
+    "sinusoids",
 ]

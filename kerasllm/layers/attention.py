@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.position import alibi_bias, real_positions
 
 # Added to the score of a key that must not be seen. Finite and mild: it underflows to a weight of
 # exactly 0 in softmax, fits float16, and keeps full-integer quantisation possible (-1e9 does not).
@@ -27,22 +28,96 @@ def padding_bias(padding_mask):
     return ops.expand_dims(ops.expand_dims(bias, 1), 1)  # (batch, heads=1, query=1, key)
 
 
-def causal_bias(length):
+def causal_bias(length, position=0, num_keys=None):
     """Make the additive attention bias that hides later tokens from earlier ones.
 
     Args:
-        length: int, or scalar int tensor: number of tokens.
+        length: int, or scalar int tensor: number of tokens that look, the queries.
+        position: int, or scalar int tensor: index of the first of them among the keys.
+        num_keys: int, or scalar int tensor: number of keys; None for `length`.
 
     Returns:
-        float32 `(1, 1, length, length)`: 0 where key <= query, `MASKED` elsewhere.
+        float32 `(1, 1, length, num_keys)`: 0 where key <= query, `MASKED` elsewhere.
+
+    Example:
+        >>> (np.array(causal_bias(2, position=1, num_keys=4))[0, 0] == 0).astype(int).tolist()
+        [[1, 1, 0, 0], [1, 1, 1, 0]]
 
     References:
         Vaswani et al. 2017, "Attention Is All You Need", section 3.2.3.
     """
-    index = ops.arange(length)
-    later = ops.expand_dims(index, 0) > ops.expand_dims(index, 1)  # (query, key)
+    query = position + ops.arange(length, dtype="int32")
+    key = ops.arange(length if num_keys is None else num_keys, dtype="int32")
+    later = ops.expand_dims(key, 0) > ops.expand_dims(query, 1)  # (query, key)
     bias = ops.cast(later, "float32") * MASKED
     return ops.expand_dims(ops.expand_dims(bias, 0), 0)  # (batch=1, heads=1, query, key)
+
+
+def write_cache(cache, new, position):
+    """Write keys and values into a cache, contiguously.
+
+    Args:
+        cache: pair of float `(batch, heads, max_length, projection_dim)`.
+        new: pair of float `(batch, heads, length, projection_dim)`.
+        position: scalar int32, the row of the first new token. The caller sees to it that
+            `position + length <= max_length`: past the end, older rows would be overwritten.
+
+    Returns:
+        The pair with the new rows in it.
+    """
+    start = (0, 0, position, 0)
+    return tuple(
+        ops.slice_update(old, start, ops.cast(rows, old.dtype)) for old, rows in zip(cache, new)
+    )
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class AttentionBias(keras.layers.Layer):
+    """All that says, beside the tokens themselves, who attends to whom in a stack of blocks.
+
+    Args:
+        num_heads: int, attention heads.
+        causal: bool, whether a token sees only itself and those before it.
+        alibi: bool, whether attention falls with distance.
+
+    Call arguments:
+        padding_mask: int32 `(batch, key)`, 1 = real token.
+        length: int, or scalar int32 tensor: number of queries; None for as many as keys.
+        position: int, or scalar int32 tensor: index of the first query among the keys.
+
+    Returns:
+        float32, broadcasts to `(batch, heads, query, key)`: what to add to the scores.
+
+    Example:
+        >>> tuple(AttentionBias(2, causal=True)(np.array([[1, 1, 0]])).shape)
+        (1, 1, 3, 3)
+
+    References:
+        See `causal_bias` and `alibi_bias`.
+    """
+
+    def __init__(self, num_heads, causal=False, alibi=False, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.causal = causal
+        self.alibi = alibi
+
+    def call(self, padding_mask, length=None, position=0):
+        num_keys = ops.shape(padding_mask)[1]
+        bias = padding_bias(padding_mask)
+        if self.causal:
+            bias = bias + causal_bias(num_keys if length is None else length, position, num_keys)
+        if self.alibi:
+            bias = bias + alibi_bias(real_positions(padding_mask), self.num_heads)
+        return bias
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "causal": self.causal,
+            "alibi": self.alibi,
+        }
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -63,10 +138,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         context: float `(batch, key, embed_dim)` or None: what is attended to; None = `inputs`.
         attention_bias: float, broadcast to `(batch, heads, query, key)`, added to the scores
             (see `padding_bias`, `causal_bias`), or None.
+        cache: pair of float `(batch, heads, key, projection_dim)`, or None: keys and values to
+            attend to. Those of `inputs` are written into it first, if `position` is given.
+        position: scalar int32 or None: index of the first token of `inputs` in the cache.
         training: bool, whether dropout is on.
 
     Returns:
-        float `(batch, query, embed_dim)`.
+        float `(batch, query, embed_dim)`; with a `cache`, the pair of that and the cache.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`.
@@ -151,16 +229,43 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         x = ops.reshape(x, (batch_size, -1, self.num_heads, self.projection_dim))
         return ops.transpose(x, (0, 2, 1, 3))
 
-    def call(self, inputs, context=None, attention_bias=None, training=None):
-        batch_size = ops.shape(inputs)[0]
-        context = inputs if context is None else context
-        query = self.separate_heads(self.query_dense(inputs), batch_size)
+    def keys_and_values(self, context):
+        """Make what `context` can be attended by, as it stands in a cache.
+
+        Args:
+            context: float `(batch, key, embed_dim)`.
+
+        Returns:
+            The pair `(key, value)`, both float `(batch, heads, key, projection_dim)`.
+        """
+        batch_size = ops.shape(context)[0]
         key = self.separate_heads(self.key_dense(context), batch_size)
         value = self.separate_heads(self.value_dense(context), batch_size)
+        return key, value
+
+    def call(
+        self,
+        inputs,
+        context=None,
+        attention_bias=None,
+        cache=None,
+        position=None,
+        training=None,
+    ):
+        batch_size = ops.shape(inputs)[0]
+        query = self.separate_heads(self.query_dense(inputs), batch_size)
+        if cache is None:
+            key, value = self.keys_and_values(inputs if context is None else context)
+        elif position is None:
+            key, value = cache
+        else:
+            cache = write_cache(cache, self.keys_and_values(inputs), position)
+            key, value = cache
         output, _ = self.attention(query, key, value, attention_bias, training)
         output = ops.transpose(output, (0, 2, 1, 3))  # (batch, query, heads, projection_dim)
         output = ops.reshape(output, (batch_size, -1, self.embed_dim))  # (batch, query, embed_dim)
-        return self.combine_heads(output)
+        output = self.combine_heads(output)
+        return output if cache is None else (output, cache)
 
     def compute_output_shape(self, inputs_shape, context_shape=None):
         return inputs_shape

@@ -79,10 +79,14 @@ class TransformerBlock(keras.layers.Layer):
         attention_bias: float, broadcast to `(batch, heads, length, length)`, or None.
         context: float `(batch, context_length, embed_dim)`; needed if `cross_attention`.
         context_bias: float, broadcast to `(batch, heads, length, context_length)`, or None.
+        cache: pair of float `(batch, heads, max_length, projection_dim)`, the keys and values of
+            the tokens before `position`, or None. With `cross_attention` two more follow, those of
+            the context, and `context` itself is not needed.
+        position: scalar int32 or None: index of the first token of `inputs` in the cache.
         training: bool, whether dropout is on.
 
     Returns:
-        float `(batch, length, embed_dim)`.
+        float `(batch, length, embed_dim)`; with a `cache`, the pair of that and the cache.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or `context` does not go with
@@ -180,19 +184,32 @@ class TransformerBlock(keras.layers.Layer):
             self.cross_att.build(inputs_shape, context_shape or inputs_shape)
             self.cross_layernorm.build(inputs_shape)
 
-    def call(self, inputs, attention_bias=None, context=None, context_bias=None, training=None):
-        if (context is not None) != self.cross_attention:
-            raise ValueError(
-                "`context` must be given exactly when the block has `cross_attention`. Received: "
-                f"cross_attention={self.cross_attention}, context of type {type(context).__name__}."
-            )
+    def call(
+        self,
+        inputs,
+        attention_bias=None,
+        context=None,
+        context_bias=None,
+        cache=None,
+        position=None,
+        training=None,
+    ):
+        self._check_context(context, cache)
+        own, of_context = (None, None) if cache is None else (cache[:2], cache[2:])
 
         def attend(x):
-            x = self.att(x, attention_bias=attention_bias, training=training)
+            nonlocal own
+            x = self.att(
+                x, attention_bias=attention_bias, cache=own, position=position, training=training
+            )
+            x, own = (x, None) if cache is None else x
             return self.dropout1(x, training=training)
 
         def attend_to_context(x):
-            x = self.cross_att(x, context, attention_bias=context_bias, training=training)
+            x = self.cross_att(
+                x, context, attention_bias=context_bias, cache=of_context, training=training
+            )
+            x = x if cache is None else x[0]  # what is known of the context stays as it is
             return self.cross_dropout(x, training=training)
 
         def transform(x):
@@ -201,7 +218,21 @@ class TransformerBlock(keras.layers.Layer):
         x = self._residual(inputs, attend, self.layernorm1)
         if self.cross_attention:
             x = self._residual(x, attend_to_context, self.cross_layernorm)
-        return self._residual(x, transform, self.layernorm2)
+        x = self._residual(x, transform, self.layernorm2)
+        return x if cache is None else (x, (*own, *of_context))
+
+    def _check_context(self, context, cache):
+        if cache is None and (context is not None) != self.cross_attention:
+            raise ValueError(
+                "`context` must be given exactly when the block has `cross_attention`. Received: "
+                f"cross_attention={self.cross_attention}, context of type {type(context).__name__}."
+            )
+        if cache is not None and len(cache) != (4 if self.cross_attention else 2):
+            raise ValueError(
+                "`cache` must hold keys and values, and those of the context exactly when the "
+                f"block has `cross_attention`. Received: cross_attention={self.cross_attention}, "
+                f"{len(cache)} tensors."
+            )
 
     def _residual(self, x, sublayer, layernorm):
         if self.norm_first:

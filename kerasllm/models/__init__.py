@@ -1,5 +1,24 @@
 """Models: a backbone and a head, a `keras.Model`."""
 
-from kerasllm.models.text_classifier import BertClassifier
+from kerasllm.models.causal_lm import CausalLM
+from kerasllm.models.masked_lm import MaskedLM
+from kerasllm.models.seq2seq_lm import Seq2SeqLM
+from kerasllm.models.span_labeler import SpanLabeler
+from kerasllm.models.text_classifier import BertClassifier, TextClassifier
+from kerasllm.models.token_classifier import TokenClassifier
 
-__all__ = ["BertClassifier"]
+MODELS = {
+    model.HEAD: model
+    for model in (TextClassifier, TokenClassifier, SpanLabeler, MaskedLM, CausalLM, Seq2SeqLM)
+}
+
+__all__ = [
+    "MODELS",
+    "BertClassifier",
+    "CausalLM",
+    "MaskedLM",
+    "Seq2SeqLM",
+    "SpanLabeler",
+    "TextClassifier",
+    "TokenClassifier",
+]

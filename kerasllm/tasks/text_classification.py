@@ -5,9 +5,9 @@ import numpy as np
 
 from kerasllm.data.batches import batches
 from kerasllm.data.rows import label_ids
-from kerasllm.models.text_classifier import BertClassifier
+from kerasllm.models.text_classifier import TextClassifier
 
-MODEL = BertClassifier
+MODEL = TextClassifier
 COLUMNS = ("text", "label")
 OPTIONAL_COLUMNS = ("text_pair",)
 MONITOR = "val_accuracy"
@@ -27,7 +27,7 @@ def encode(model, rows, max_length=None):
     """Turn rows into what the model trains on.
 
     Args:
-        model: `BertClassifier` with a tokenizer and labels.
+        model: `TextClassifier` with a tokenizer and labels.
         rows: list of dicts with `text` and `label`, and `text_pair` in all or in none.
         max_length: int or None: texts are cut to so many tokens; None for all the model can take.
 
@@ -43,6 +43,11 @@ def encode(model, rows, max_length=None):
 
 def features(model, rows, max_length=None):
     """Turn the texts of rows into the model's inputs, as `encode` does."""
+    if model.tokenizer is None:
+        raise ValueError(
+            "`model` must have a tokenizer. Received: model.tokenizer=None (set it to the one that "
+            "the model was trained with)."
+        )
     longest = model.config.max_length
     if max_length is not None and max_length > longest:
         raise ValueError(
@@ -71,7 +76,7 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     """Give each row its class probabilities.
 
     Args:
-        model: `BertClassifier` with a tokenizer.
+        model: `TextClassifier` with a tokenizer.
         rows: list of dicts with `text`, and `text_pair` in all or in none.
         max_length: int or None, as for `encode`.
         batch_size: int.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasllm.data.batches import batches
+from kerasllm.data.batches import batches, check_at_least_one
 from kerasllm.tasks import task_of
 from kerasllm.training.callbacks import Progress
 from kerasllm.training.optimizer import AdamW, freeze, layer_rates
@@ -85,7 +85,7 @@ def fit(
     References:
         Devlin et al. 2018, "BERT", appendix A.3.
     """
-    _check_at_least_one(epochs=epochs, batch_size=batch_size)
+    check_at_least_one(epochs=epochs, batch_size=batch_size)
     _check(warmup=(warmup, 0 <= warmup <= 1, "be between 0 and 1"))
     with_best = patience is None or validation is not None
     _check(patience=(patience, with_best, "come with `validation`"))
@@ -125,12 +125,12 @@ def fit(
 
 def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks):
     if freeze_blocks is not None:
-        freeze(model.bert, freeze_blocks)
+        freeze(model.backbone, freeze_blocks)
     with _strategy(model).scope():  # an optimizer belongs to the strategy that it was made under
         optimizer = AdamW(
             schedule,
             weight_decay,
-            rate_factors=layer_rates(model.bert, layer_decay) if layer_decay != 1 else None,
+            rate_factors=layer_rates(model.backbone, layer_decay) if layer_decay != 1 else None,
             global_clipnorm=clip_norm,
         )
         model.compile(optimizer, task.loss(), metrics=task.metrics())
@@ -139,12 +139,6 @@ def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze
 def _strategy(model):
     # Keras' other backends know no strategies.
     return getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
-
-
-def _check_at_least_one(**numbers):
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {number!r}.")
 
 
 def _check(**arguments):

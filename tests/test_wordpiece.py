@@ -15,7 +15,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from kerasllm.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
+from kerasllm.tokenizers import WordPieceTokenizer
+from kerasllm.tokenizers.wordpiece import SPECIAL_TOKENS
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "wordpiece" / "bert_tokenizer.json.gz"
 
@@ -32,7 +33,7 @@ OPTIONS = {
 SERVED_OPS = set(
     """AddV2 All Any Assert BitwiseAnd BroadcastTo Cast ConcatV2 Const Cumsum DenseBincount Equal
     ExpandDims FastWordpieceTokenizeWithOffsets Fill FloorMod GatherV2 Greater GreaterEqual Identity
-    If Less LessEqual LogicalOr Max Maximum MergeV2Checkpoints Minimum Mul Neg NoOp Pack Pad
+    If Less LessEqual LogicalOr Max Maximum MergeV2Checkpoints Minimum Mul Neg NoOp OnesLike Pack Pad
     Placeholder Prod RaggedGather RaggedRange RaggedTensorToTensor Range RegexSplitWithOffsets
     Reshape RestoreV2 RightShift SaveV2 Select SelectV2 Shape ShardedFilename Size Squeeze
     StatefulPartitionedCall StatelessIf StaticRegexFullMatch StaticRegexReplace StridedSlice

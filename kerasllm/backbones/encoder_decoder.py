@@ -1,0 +1,160 @@
+"""Two stacks of `TransformerBlock`s: a decoder that attends to what an encoder has read."""
+
+import dataclasses
+
+import keras
+
+from kerasllm.backbones.transformer import Transformer, token_inputs
+from kerasllm.config import TransformerConfig
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class EncoderDecoder(keras.Model):
+    """The original Transformer: an encoder and a causal decoder, with one token table.
+
+    Args:
+        config: `TransformerConfig` with `num_decoder_layers`.
+        dtype: str or `keras.DTypePolicy`, e.g. `"mixed_float16"`; None for Keras' global one.
+
+    Call arguments:
+        inputs: dict of int32: `token_ids` and `padding_mask`, `(batch, length)`, of the encoder;
+            `decoder_token_ids` and `decoder_padding_mask`, `(batch, decoder_length)`.
+        cache: None, or what `make_cache` gave or an earlier call returned. Then only `padding_mask`
+            and `decoder_token_ids` are needed, and `decoder_padding_mask`, if given, is over the
+            whole cache; see `Transformer`.
+        position: scalar int32: index of the first of `decoder_token_ids` in the cache.
+
+    Returns:
+        float `(batch, decoder_length, embed_dim)`: the decoder's hidden states; with a `cache`, the
+        pair of that and the new cache.
+
+    Raises:
+        ValueError: the config has no decoder.
+
+    Example:
+        >>> config = TransformerConfig(100, num_layers=2, num_decoder_layers=1, num_heads=2,
+        ...     embed_dim=8, ff_dim=16, num_segments=0)
+        >>> ids = np.array([[5, 7, 9]])
+        >>> inputs = {"token_ids": ids, "padding_mask": ids > 0,
+        ...     "decoder_token_ids": ids[:, :2], "decoder_padding_mask": ids[:, :2] > 0}
+        >>> tuple(EncoderDecoder(config)(inputs).shape)
+        (1, 2, 8)
+
+    References:
+        Vaswani et al. 2017, "Attention Is All You Need", figure 1.
+    """
+
+    def __init__(self, config, dtype=None, **kwargs):
+        if not isinstance(config, TransformerConfig) or not config.num_decoder_layers:
+            raise ValueError(
+                "`config` must be a `TransformerConfig` with `num_decoder_layers`. "
+                f"Received: {config!r}."
+            )
+        # Layers
+        with keras.name_scope("encoder"):
+            self.encoder = Transformer(
+                dataclasses.replace(config, num_decoder_layers=0), dtype=dtype, name="encoder"
+            )
+        with keras.name_scope("decoder"):
+            self.decoder = Transformer(
+                dataclasses.replace(
+                    config, num_layers=config.num_decoder_layers, num_decoder_layers=0, causal=True
+                ),
+                cross_attention=True,
+                token_emb=self.encoder.embedding.token_emb,
+                dtype=dtype,
+                name="decoder",
+            )
+
+        # Graph
+        inputs = encoder_decoder_inputs(config)
+        hidden_states = self.decoder(
+            {
+                "token_ids": inputs["decoder_token_ids"],
+                "padding_mask": inputs["decoder_padding_mask"],
+                "context": self.encode(inputs),
+                "context_mask": inputs["padding_mask"],
+            }
+        )
+        super().__init__(inputs=inputs, outputs=hidden_states, **kwargs)
+
+        # Config
+        self.config = config
+        self.dtype_policy = self.encoder.dtype_policy
+        self.input_spec = None  # a step with a cache has other inputs than the graph
+        self.supports_jit = self.encoder.supports_jit
+
+    @property
+    def embedding(self):
+        """The encoder's embedding, whose token table all share."""
+        return self.encoder.embedding
+
+    @property
+    def blocks(self):
+        """All blocks, from the encoder's first to the decoder's last."""
+        return [*self.encoder.blocks, *self.decoder.blocks]
+
+    def encode(self, inputs):
+        """Read a text.
+
+        Args:
+            inputs: dict of int32 `(batch, length)`: `token_ids`, `padding_mask`.
+
+        Returns:
+            float `(batch, length, embed_dim)`: the context that the decoder attends to.
+        """
+        return self.encoder({name: inputs[name] for name in ("token_ids", "padding_mask")})
+
+    def call(self, inputs, training=None, mask=None, cache=None, position=None):
+        if cache is None:
+            return super().call(inputs, training=training, mask=mask)
+        step = {
+            "token_ids": inputs["decoder_token_ids"],
+            "context_mask": inputs["padding_mask"],
+        }
+        if "decoder_padding_mask" in inputs:
+            step["padding_mask"] = inputs["decoder_padding_mask"]
+        return self.decoder(step, cache=cache, position=position)
+
+    def make_cache(self, batch_size, max_length=None, context=None):
+        """Make a cache for the decoder, which holds what it will ask of the context.
+
+        Args:
+            batch_size: int, or scalar int tensor.
+            max_length: int or None: the most tokens it shall hold; None for the model's most.
+            context: float `(batch, length, embed_dim)`, from `encode`.
+
+        Returns:
+            tuple with, for each block of the decoder, keys and values of its own tokens, zeros
+            `(batch, heads, max_length, projection_dim)`, and keys and values of the context.
+        """
+        return self.decoder.make_cache(batch_size, max_length, context)
+
+    def get_config(self):
+        return {
+            "config": self.config.to_dict(),
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**dict(config, config=TransformerConfig(**config["config"])))
+
+
+def encoder_decoder_inputs(config):
+    """The symbolic inputs of an encoder–decoder, which every model on top shares.
+
+    Args:
+        config: `TransformerConfig`.
+
+    Returns:
+        dict of `keras.KerasTensor`, int32 `(batch, length)`.
+    """
+    inputs = token_inputs(config)
+    decoder = {f"decoder_{name}": tensor for name, tensor in token_inputs(config).items()}
+    return {
+        **inputs,
+        **{name: keras.Input((None,), dtype="int32", name=name) for name in decoder},
+    }

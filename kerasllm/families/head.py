@@ -1,0 +1,17 @@
+"""What a family says of one of its heads."""
+
+from typing import NamedTuple
+
+
+class Head(NamedTuple):
+    """A head of a family, as its checkpoints hold it.
+
+    Args:
+        architecture: str, the class of `transformers` with this head.
+        layers: dict, attribute path on our model: name in a checkpoint, or `weights.Stored`.
+        options: dict, keyword arguments of our model class: the mathematics of this family's head.
+    """
+
+    architecture: str
+    layers: dict
+    options: dict = {}

@@ -1,0 +1,69 @@
+"""A backbone with the head that says what comes next."""
+
+import keras
+
+from kerasllm.layers import TokenLogits
+from kerasllm.models.pretrained import Pretrained
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class CausalLM(Pretrained):
+    """A decoder that scores, for each position, which token follows.
+
+    Args:
+        backbone: the name of a size (`families.SIZES`), a config, or a backbone. A config or a size
+            gives fresh weights; `from_pretrained` gives trained ones.
+        family: str or None: family of the backbone; None where `backbone` is the name of a size.
+        tokenizer: of `kerasllm.tokenizers`, or None.
+        dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+
+    Call arguments:
+        inputs: as for `TextClassifier`, e.g. the pair `(input_ids, attention_mask)`.
+        cache: None, or keys and values so far, from `make_cache` or an earlier call; see
+            `Transformer`.
+        position: scalar int32: index of the first of `token_ids` in the cache.
+
+    Returns:
+        float32 `(batch, length, vocab_size)`: logits; with a `cache`, the pair of that and the new
+        cache.
+
+    Raises:
+        ValueError: `backbone` names no size, or the family has no such head.
+
+    Example:
+        >>> model = CausalLM("gpt2_small")  # doctest: +SKIP
+        >>> tuple(model(np.array([[464, 3797]])).shape)  # doctest: +SKIP
+        (1, 2, 50257)
+
+    References:
+        Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.
+    """
+
+    HEAD = "causal_lm"
+
+    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
+        self._start(backbone, family, dtype)
+        config, policy = self.config, self.backbone.dtype_policy
+        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        # Back to the width of a narrower token table (OPT-350m).
+        self.projection = None
+        if getattr(config, "embedding_dim", 0):
+            self.projection = keras.layers.Dense(
+                config.embedding_dim,
+                use_bias=config.embedding_bias,
+                kernel_initializer=initializer,
+                dtype=policy,
+                name="projection",
+            )
+        self.logits = TokenLogits(
+            self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
+            kernel_initializer=initializer.clone(),
+            dtype=policy,
+            name="logits",
+        )
+        self._connect(tokenizer, **kwargs)
+
+    def _head(self, hidden_states, inputs):
+        if self.projection is not None:
+            hidden_states = self.projection(hidden_states)
+        return self.logits(hidden_states)

@@ -1,0 +1,285 @@
+"""What all models share: inputs by name, and checkpoints in Hugging Face's layout."""
+
+import json
+import logging
+
+import keras
+import numpy as np
+
+from kerasllm import families, tokenizers, weights
+from kerasllm.atomic import whole
+from kerasllm.backbones import backbone_of
+
+
+def load_tokenizer(folder):  # XXX until the package has it
+    if hasattr(tokenizers, "load_tokenizer"):
+        return tokenizers.load_tokenizer(folder)
+    return (
+        tokenizers.WordPieceTokenizer.from_pretrained(folder)
+        if (folder / "vocab.txt").exists() or (folder / "tokenizer.json").exists()
+        else None
+    )
+
+
+logger = logging.getLogger("kerasllm")
+
+# The order in which inputs come as a tuple.
+NAMES = ("token_ids", "padding_mask", "segment_ids")
+
+# The border to Hugging Face and the tutorials: what they call our inputs.
+ALIASES = {
+    "input_ids": "token_ids",
+    "attention_mask": "padding_mask",
+    "token_type_ids": "segment_ids",
+    "decoder_input_ids": "decoder_token_ids",
+    "decoder_attention_mask": "decoder_padding_mask",
+}
+
+
+class Pretrained(keras.Model):
+    """A backbone and a head: a functional model that takes inputs under any of their names.
+
+    A subclass makes its layers, calls `_connect`, and names itself in `HEAD`.
+
+    Attributes:
+        HEAD: str, its name in the families' `HEADS`.
+        backbone: the backbone.
+        config: the backbone's config.
+        family: str, a name in `families.FAMILIES`.
+        tokenizer: what turns texts into its inputs, or None.
+    """
+
+    HEAD = None
+
+    def _start(self, backbone, family, dtype):
+        """Take or make the backbone; return the family's options of the head.
+
+        Args:
+            backbone: a backbone, a config, or the name of a size.
+            family: str or None; None where `backbone` is the name of a size.
+            dtype: str, `keras.DTypePolicy` or None, of a backbone made here.
+        """
+        if isinstance(backbone, str):
+            family = families.family_of(backbone)
+            backbone = families.size_config(backbone)
+        if family is None:
+            raise ValueError(
+                "`family` must be given with a backbone or config of one's own. Received: None. "
+                f"Families: {', '.join(families.FAMILIES)}."
+            )
+        options = families.head(family, self.HEAD).options
+        if not isinstance(backbone, keras.Model):
+            backbone = backbone_of(backbone, dtype=dtype, name="backbone")
+        self.backbone = backbone
+        self.family = family
+        self.config = backbone.config
+        return options
+
+    def _connect(self, tokenizer, **kwargs):
+        """Build the graph, once all layers are there."""
+        inputs, policy = dict(self.backbone.input), self.backbone.dtype_policy
+        super().__init__(inputs=inputs, outputs=self._head(self.backbone(inputs), inputs), **kwargs)
+        self.tokenizer = tokenizer
+        self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
+        self.supports_jit = self.backbone.supports_jit
+        self.input_spec = None  # a step with a cache has other inputs than the graph
+
+    def _head(self, hidden_states, inputs):
+        """From hidden states to the model's output; every subclass has its own."""
+        raise NotImplementedError
+
+    def __call__(self, inputs, *args, **kwargs):
+        names = tuple(self.backbone.input)
+        inputs = named_inputs(inputs, names, with_cache=kwargs.get("cache") is not None)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None, cache=None, position=None):
+        if cache is None:
+            return super().call(inputs, training=training, mask=mask)
+        hidden_states, cache = self.backbone(inputs, cache=cache, position=position)
+        return self._head(hidden_states, inputs), cache
+
+    def make_cache(self, batch_size, max_length=None, **options):
+        """Make an empty cache of keys and values; see the backbone's `make_cache`."""
+        return self.backbone.make_cache(batch_size, max_length, **options)
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "family": self.family,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})
+
+    @classmethod
+    def from_pretrained(cls, name, *, fresh_head=False, dtype=None, **options):
+        """Read a Hugging Face checkpoint, with its tokenizer.
+
+        Args:
+            name: str or path-like: a local folder with `config.json` and `model.safetensors` (or
+                its shards), or a name on the Hugging Face hub.
+            fresh_head: bool, whether to leave out the checkpoint's head and start a new one.
+            dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one. The
+                checkpoint's numbers are converted to it.
+            **options: of the constructor.
+
+        Returns:
+            The model. Where the checkpoint lacks a layer of the head as a whole, that layer is
+            fresh, and a log line says so.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: config, weights or tokenizer don't fit; the message says which and how.
+        """
+        folder = weights.find_folder(name)
+        return cls._read(folder, fresh_head, dtype, lambda fields: options)
+
+    @classmethod
+    def _read(cls, folder, fresh_head, dtype, options_of):
+        fields = weights.read_json(folder / "config.json")
+        family, config = families.config_from_hf(fields)
+        families.head(family, cls.HEAD)  # before anything large is made
+        backbone = backbone_of(config, dtype=dtype, name="backbone")
+        model = cls(
+            backbone=backbone,
+            family=family,
+            tokenizer=load_tokenizer(folder),
+            **options_of({**fields, "rate": getattr(config, "rate", 0.0)}),
+        )
+        if model.tokenizer is None:
+            logger.info("`%s` holds no tokenizer: the model takes token ids alone.", folder)
+        model._load(folder, fresh_head)
+        return model
+
+    def _load(self, folder, fresh_head):
+        names = families.name_map(self.family, self.HEAD, self.config)
+        head = [path for path in names if not path.startswith("backbone.")]
+        ignored = families.ignored_tensors(self.family, self.HEAD)
+        if fresh_head:
+            last = names.pop(head.pop())
+            ignored = (*ignored, getattr(last, "name", last) + r"\..*")
+        absent = weights.load_weights(
+            self,
+            folder,
+            names,
+            prefix=families.FAMILIES[self.family].PREFIX,
+            ignored=ignored,
+            fresh=tuple(head),
+        )
+        absent += [list(families.head(self.family, self.HEAD).layers)[-1]] * fresh_head
+        if absent:
+            logger.info("Fresh weights, to be trained: %s.", ", ".join(absent))
+
+    def save_pretrained(self, folder, *, shard_bytes=weights.SHARD_BYTES):
+        """Write config, weights and tokenizer as a folder that `transformers` loads.
+
+        Args:
+            folder: str or path-like. Files of the same names are replaced, others stay.
+            shard_bytes: int, the most in one file of weights; more goes into several.
+
+        Raises:
+            OSError: the folder can't be written.
+            ValueError: a checkpoint of the family can't say what the model's config says.
+        """
+        head = families.head(self.family, self.HEAD)
+        fields = {
+            "architectures": [head.architecture],
+            **families.config_to_hf(self.family, self.config),
+            **self._fields(),
+        }
+        for name in ("bos", "eos", "sep", "cls", "mask"):
+            token_id = getattr(self.tokenizer, f"{name}_id", None)
+            if token_id is not None:
+                fields[f"{name}_token_id"] = token_id
+        with whole(folder) as aside:
+            aside.mkdir()
+            text = json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
+            (aside / "config.json").write_text(text, encoding="utf-8")
+            names = families.name_map(self.family, self.HEAD, self.config)
+            weights.save_weights(self, aside, names, shard_bytes=shard_bytes)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(aside)
+
+    def _fields(self):
+        """Fields of `config.json` beyond the backbone's."""
+        return {}
+
+
+def named_inputs(inputs, names, with_cache=False):
+    """Bring a model's inputs into the form of its graph.
+
+    Args:
+        inputs: int `(batch, length)`: token ids, a tuple in the order of `NAMES`, or a dict.
+        names: sequence of str, the inputs of the graph.
+        with_cache: bool, whether this is a step with a cache, whose masks are of other shapes.
+
+    Returns:
+        dict of int32 tensors with the graph's names. A mask defaults to all ones, segments to all
+        zeros; segments that the graph has no input for are dropped.
+
+    Raises:
+        ValueError: there are no token ids among the inputs, or unknown names, or text, or shapes
+            other than (batch, length).
+    """
+    if isinstance(inputs, (tuple, list)):
+        if len(inputs) > len(NAMES):
+            raise ValueError(f"`inputs` must be at most {NAMES}. Received: {len(inputs)} values.")
+        inputs = dict(zip(NAMES, inputs))
+    elif not isinstance(inputs, dict):
+        inputs = {"token_ids": inputs}
+    inputs = {ALIASES.get(name, name): _tensor(value) for name, value in inputs.items()}
+    if with_cache:
+        return inputs
+    unknown = inputs.keys() - {*names, *NAMES}
+    missing = [name for name in names if name.endswith("token_ids") and name not in inputs]
+    if unknown or missing:
+        wanted = ", ".join(f"`{name}`" for name in names if name.endswith("token_ids"))
+        rest = " and ".join(
+            f"`{name}`" for name in (*NAMES, *names[len(NAMES) :]) if not name.endswith("token_ids")
+        )
+        raise ValueError(
+            f"`inputs` must have {wanted}, and may have {rest}. Received: {sorted(inputs)}."
+        )
+    for side in {name.removesuffix("token_ids") for name in names if name.endswith("token_ids")}:
+        _fill(inputs, side, names)
+    return inputs
+
+
+def _fill(inputs, side, names):
+    """Check and complete the inputs of the encoder (`side` is "") or the decoder ("decoder_")."""
+    mine = {f"{side}{name}" for name in NAMES}
+    _check_shapes({name: value for name, value in inputs.items() if name in mine})
+    ids = inputs[f"{side}token_ids"]
+    inputs.setdefault(f"{side}padding_mask", keras.ops.ones_like(ids))
+    if f"{side}segment_ids" in names:
+        inputs.setdefault(f"{side}segment_ids", keras.ops.zeros_like(ids))
+    else:
+        inputs.pop(f"{side}segment_ids", None)
+
+
+def _tensor(value):
+    if isinstance(value, keras.KerasTensor):
+        return value
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    if getattr(value.dtype, "name", "").startswith(("str", "bytes", "object")):
+        raise ValueError(
+            "`inputs` must be token ids, not text. "
+            f"Received: dtype={value.dtype}. The model's tokenizer makes ids from text."
+        )
+    return keras.ops.convert_to_tensor(value, dtype="int32")
+
+
+def _check_shapes(inputs):
+    shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+    ids_shape = next(shape for name, shape in shapes.items() if name.endswith("token_ids"))
+    for shape in shapes.values():
+        fits = all(a == b or None in (a, b) for a, b in zip(shape, ids_shape))
+        if len(shape) != 2 or not fits:
+            raise ValueError(
+                f"`inputs` must all have the same shape (batch, length). Received: {shapes}."
+            )
