@@ -13,13 +13,33 @@ import dataclasses
 import re
 
 from kerasllm.config import TransformerConfig
-from kerasllm.families import bert, gpt2, roberta
+from kerasllm.families import (
+    albert,
+    bart,
+    bert,
+    bloom,
+    distilbert,
+    electra,
+    gpt2,
+    opt,
+    roberta,
+    transformer,
+    xlm_roberta,
+)
 from kerasllm.weights import Stored
 
 FAMILIES = {
     "bert": bert,
     "roberta": roberta,
+    "xlm_roberta": xlm_roberta,
+    "distilbert": distilbert,
+    "electra": electra,
+    "albert": albert,
     "gpt2": gpt2,
+    "opt": opt,
+    "bloom": bloom,
+    "transformer": transformer,
+    "bart": bart,
 }
 
 SIZES = {

@@ -6,10 +6,14 @@ from kerasllm.models.seq2seq_lm import Seq2SeqLM
 from kerasllm.models.span_labeler import SpanLabeler
 from kerasllm.models.text_classifier import BertClassifier, TextClassifier
 from kerasllm.models.token_classifier import TokenClassifier
+from kerasllm.models.token_detector import TokenDetector
 
 MODELS = {
     model.HEAD: model
-    for model in (TextClassifier, TokenClassifier, SpanLabeler, MaskedLM, CausalLM, Seq2SeqLM)
+    for model in (
+        *(TextClassifier, TokenClassifier, SpanLabeler),
+        *(MaskedLM, TokenDetector, CausalLM, Seq2SeqLM),
+    )
 }
 
 __all__ = [
@@ -21,4 +25,5 @@ __all__ = [
     "SpanLabeler",
     "TextClassifier",
     "TokenClassifier",
+    "TokenDetector",
 ]

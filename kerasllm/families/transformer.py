@@ -1,0 +1,53 @@
+"""The original Transformer: Vaswani et al. 2017, "Attention Is All You Need".
+
+Its checkpoints in Hugging Face's hub are those of Marian (Junczys-Dowmunt et al. 2018, "Marian:
+Fast Neural Machine Translation in C++"), which translate between a thousand pairs of languages.
+"""
+
+from kerasllm.families import bart
+from kerasllm.families.head import Head
+from kerasllm.weights import Stored
+
+MODEL_TYPE = "marian"
+
+# Table 3.
+SIZES = {
+    "transformer_tiny": dict(
+        num_layers=2, num_decoder_layers=2, num_heads=4, embed_dim=128, ff_dim=512
+    ),
+    "transformer_base": dict(
+        num_layers=6, num_decoder_layers=6, num_heads=8, embed_dim=512, ff_dim=2048
+    ),
+    "transformer_big": dict(
+        num_layers=6, num_decoder_layers=6, num_heads=16, embed_dim=1024, ff_dim=4096, rate=0.3
+    ),
+}
+
+FIELDS = {
+    **bart.FIELDS,
+    "vocab_size": ("vocab_size", 58101),
+    "pad_token_id": ("pad_id", 58100),
+}
+SETTINGS = dict(num_segments=0, positions="sinusoidal", embedding_norm=False, epsilon=1e-5)
+FIXED_FIELDS = {
+    "is_encoder_decoder": True,
+    "add_final_layer_norm": False,
+    "add_bias_logits": False,
+    "normalize_before": False,
+    "normalize_embedding": False,
+    "static_position_embeddings": True,
+    "share_encoder_decoder_embeddings": True,
+}
+IGNORED_FIELDS = {*bart.IGNORED_FIELDS, "decoder_vocab_size", "extra_pos_embeddings"}
+# The sinusoids too, which need no weights.
+IGNORED_TENSORS = (*bart.IGNORED_TENSORS, r"(encoder|decoder)\.embed_positions\.weight")
+PREFIX = bart.PREFIX
+BACKBONE = {
+    ours: theirs
+    for ours, theirs in bart.BACKBONE.items()
+    if not ours.endswith(("embedding.pos_emb", "embedding.layernorm"))
+}
+HEADS = {
+    "seq2seq_lm": Head("MarianMTModel", {"logits.bias": Stored("final_logits_bias", leading=1)}),
+}
+read, write = bart.read, bart.write
