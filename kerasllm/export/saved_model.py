@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from kerasllm.atomic import whole
 from kerasllm.export import verify
 from kerasllm.export.scorer import Scorer, chunks
+from kerasllm.export.tensors import TensorModel
 
 # The scripts that try an export, and where they do.
 PROCESSES = {
@@ -21,7 +22,9 @@ FEW = 4  # texts that are tried through the signatures other than the one for te
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 
 
-def to_saved_model(model, folder, *, version=None, texts=None, tolerance=1e-5, max_length=None):
+def to_saved_model(
+    model, folder, *, version=None, texts=None, inputs=None, tolerance=1e-5, max_length=None
+):
     """Write a classifier as `folder/<version>/`, verified, for TensorFlow Serving.
 
     The SavedModel has three signatures. `serving_default` takes `text`, string `(batch,)`, and
@@ -33,12 +36,18 @@ def to_saved_model(model, folder, *, version=None, texts=None, tolerance=1e-5, m
     The folder also holds `assets.extra/labels.txt` and `assets.extra/report.json`. For more
     fine-tuning keep `model.save_pretrained`: Keras can't load a SavedModel.
 
+    Any other functional Keras model goes the same way, given `inputs` to verify it on: then
+    `serving_default`, the only signature, has the model's own inputs and outputs.
+
     Args:
-        model: `BertClassifier` with a tokenizer. Whatever its dtype policy, the export computes in
-            float32, and is compared with a float32 copy of the model.
+        model: `TextClassifier` with a tokenizer. Whatever its dtype policy, the export computes in
+            float32, and is compared with a float32 copy of the model. Or, with `inputs`, any
+            functional `keras.Model` that computes in float32.
         folder: str or path-like, the model's folder, which holds one folder a version.
         version: int of at least 1, or None for one more than the highest there.
         texts: list of str to compare on; None for a built-in list in many languages.
+        inputs: None for a text classifier; else examples of the model's input to compare on: an
+            array `(examples, …)`, a list of them, or a dict by name of input.
         tolerance: float, largest difference of a score that is accepted.
         max_length: int or None, tokens that a text is cut to; None for the model's `max_length`.
 
@@ -59,6 +68,8 @@ def to_saved_model(model, folder, *, version=None, texts=None, tolerance=1e-5, m
         >>> report.label_flips  # doctest: +SKIP
         0
     """
+    if inputs is not None:
+        return _tensors_to_saved_model(TensorModel(model, inputs), folder, version, tolerance)
     texts = verify.checked_texts(texts)
     scorer = Scorer(model, max_length)
     place = pathlib.Path(folder) / str(_checked_version(folder, version))
@@ -70,13 +81,46 @@ def to_saved_model(model, folder, *, version=None, texts=None, tolerance=1e-5, m
             target="saved_model",
             variant="float32",
             path=str(place),
-            bytes=sum(path.stat().st_size for path in aside.rglob("*") if path.is_file()),
+            bytes=_bytes_under(aside),
             checks=checks,
             **numbers,
         )
         report.write(aside / "assets.extra" / "report.json")
     sys.stderr.write(f"{report}\n")
     return report
+
+
+def _tensors_to_saved_model(module, folder, version, tolerance):
+    place = pathlib.Path(folder) / str(_checked_version(folder, version))
+    with whole(place) as aside:
+        tf.saved_model.save(module, str(aside), {"serving_default": module.signature()})
+        (aside / "assets.extra").mkdir()
+        _check_weights_once(module, aside)
+        expected, keras_milliseconds = module.expected()
+        question = {
+            "folder": os.fspath(aside),
+            "calls": list(module.calls("serving_default")),
+            "signatures": _describe(aside),
+        }
+        for runner, name in PROCESSES.items():
+            answers = verify.run(runner, question)
+            numbers = module.check(expected, answers, tolerance, f"The export in {name}")
+        report = verify.Report(
+            target="saved_model",
+            variant="float32",
+            path=str(place),
+            bytes=_bytes_under(aside),
+            checks=(*PROCESSES.values(), "each weight is stored once"),
+            keras_milliseconds=keras_milliseconds,
+            **numbers,
+        )
+        report.write(aside / "assets.extra" / "report.json")
+    sys.stderr.write(f"{report}\n")
+    return report
+
+
+def _bytes_under(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _checked_version(folder, version):

@@ -117,6 +117,11 @@ def float32_copy(model):
 
 
 def _check_tokenizer(model):
+    if not hasattr(model, "tokenizer") or not hasattr(model, "labels"):
+        raise ValueError(
+            f"`model` must be a text classifier. Received: {type(model).__name__}. Give any other "
+            "Keras model `inputs`, examples to verify its artefact on."
+        )
     if model.tokenizer is None:
         raise ValueError(
             "`model` must have a tokenizer, because the artefact takes text. Received: "

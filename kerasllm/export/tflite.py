@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from kerasllm.atomic import whole
 from kerasllm.export import metadata, verify
 from kerasllm.export.scorer import Scorer
+from kerasllm.export.tensors import TensorModel
 
 SIGNATURE = "serving_default"
 
@@ -21,10 +22,13 @@ VARIANTS = {
     "float16": ({"optimizations": [tf.lite.Optimize.DEFAULT], "types": [tf.float16]}, 0.01),
     "int8": ({"optimizations": [tf.lite.Optimize.DEFAULT]}, 0.05),
 }
+FRESH = "LiteRT's interpreter in a fresh process without kerasllm and TensorFlow"
 LEAST_SHARE = 0.2  # of the float32 weights' bytes, that a right file has at least; int8 has 0.25
 
 
-def to_tflite(model, file, *, quantize=None, max_length=128, texts=None, tolerance=None):
+def to_tflite(
+    model, file, *, quantize=None, max_length=128, texts=None, inputs=None, tolerance=None
+):
     """Write a classifier as a .tflite file with vocabulary and labels, verified.
 
     The signature `serving_default` takes the model's inputs `token_ids`, `padding_mask` and
@@ -37,14 +41,20 @@ def to_tflite(model, file, *, quantize=None, max_length=128, texts=None, toleran
     through `metadata.plain_text` (`export/mobile/README.md` in the repository has it for each
     platform), and to give a cased model token ids through LiteRT. Warnings in the report say so.
 
+    Any other functional Keras model goes the same way, given `inputs` to verify it on: then the
+    signature has the model's own inputs, of one example, and its outputs, and no metadata.
+
     Args:
-        model: `BertClassifier` with a tokenizer. Whatever its dtype policy, the export starts from
-            a float32 copy of the model, and is compared with it.
+        model: `TextClassifier` with a tokenizer. Whatever its dtype policy, the export starts from
+            a float32 copy of the model, and is compared with it. Or, with `inputs`, any functional
+            `keras.Model` that computes in float32.
         file: str or path-like, usually ending in `.tflite`.
         quantize: None for float32, `"float16"` for weights of half the size, `"int8"` for weights
             of a quarter, which are also multiplied as int8.
         max_length: int, the fixed number of tokens; longer texts are cut.
         texts: list of str to compare on; None for a built-in list in many languages.
+        inputs: None for a text classifier; else examples of the model's input to compare on, see
+            `to_saved_model`. Their shape is the one that the file takes.
         tolerance: float or None: the largest difference of a score that is accepted; None for 1e-4
             in float32 and 0.01 in float16. Of int8, single scores may differ by 0.1 and more, so
             there it is the mean difference, 0.05 by default, and at most a tenth of the labels may
@@ -68,9 +78,11 @@ def to_tflite(model, file, *, quantize=None, max_length=128, texts=None, toleran
     """
     if quantize not in VARIANTS:
         raise ValueError(f"`quantize` must be one of {tuple(VARIANTS)}. Received: {quantize!r}.")
+    tolerance = VARIANTS[quantize][1] if tolerance is None else tolerance
+    if inputs is not None:
+        return _tensors_to_tflite(TensorModel(model, inputs), file, quantize, tolerance)
     texts = verify.checked_texts(texts)
     scorer = Scorer(model, max_length)
-    tolerance = VARIANTS[quantize][1] if tolerance is None else tolerance
     path = pathlib.Path(file)
     with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
         content = convert(scorer, quantize)
@@ -94,6 +106,33 @@ def to_tflite(model, file, *, quantize=None, max_length=128, texts=None, toleran
     return report
 
 
+def _tensors_to_tflite(module, file, quantize, tolerance):
+    path = pathlib.Path(file)
+    with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
+        content = _converted(module, module.signature(single=True), quantize)
+        checks = check_file(content, module.parameter_bytes)
+        aside.write_bytes(content)
+        expected, keras_milliseconds = module.expected()
+        question = {
+            "file": os.fspath(aside), "signature": SIGNATURE, "calls": list(module.calls())
+        }  # fmt: skip
+        answers = verify.run("run_tflite.py", question)["calls"]
+        check = verify.check_labels if quantize == "int8" else verify.check_difference
+        what = f"The .tflite file ({quantize or 'float32'})"
+        report = verify.Report(
+            target="tflite",
+            variant=quantize or "float32",
+            path=str(path),
+            bytes=len(content),
+            checks=(FRESH, *checks),
+            keras_milliseconds=keras_milliseconds,
+            **module.check(expected, answers, tolerance, what, check),
+        )
+        report.write(report_aside)
+    sys.stderr.write(f"{report}\n")
+    return report
+
+
 def convert(scorer, quantize=None):
     """Convert a scorer to a .tflite file without metadata.
 
@@ -104,11 +143,15 @@ def convert(scorer, quantize=None):
     Returns:
         bytes.
     """
-    # Straight from Keras, inputs become float32 or names are lost; a SavedModel keeps both.
     scores = tf.function(lambda **inputs: {"scores": scorer.scores(inputs)}, autograph=False)
     signature = scores.get_concrete_function(**scorer.specs(1, scorer.max_length))
+    return _converted(scorer, signature, quantize)
+
+
+def _converted(module, signature, quantize):
+    # Straight from Keras, inputs become float32 or names are lost; a SavedModel keeps both.
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(scorer, folder, {SIGNATURE: signature})
+        tf.saved_model.save(module, folder, {SIGNATURE: signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         options = VARIANTS[quantize][0]
         converter.optimizations = options.get("optimizations", [])
@@ -187,7 +230,7 @@ def _verify(scorer, file, texts, tolerance, quantize):
     seconds = sum(call["seconds"] for call in answer["calls"])
     numbers["milliseconds"] = 1000 * seconds / len(texts)
     numbers["keras_milliseconds"] = keras_milliseconds
-    return numbers, ("LiteRT's interpreter in a fresh process without kerasllm and TensorFlow",)
+    return numbers, (FRESH,)
 
 
 def _warnings(scorer):

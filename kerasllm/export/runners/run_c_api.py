@@ -110,8 +110,7 @@ class Session:
         return Output(operation, int(index))
 
     def _to_tensor(self, values, dtype):
-        # A list of strings is (batch,), a list of rows of numbers (batch, length).
-        shape = [len(values)] if dtype == STRING else [len(values), len(values[0])]
+        shape, flat = _shape_and_numbers(values)
         size = TSTRING_BYTES if dtype == STRING else ctypes.sizeof(NUMBERS[dtype])
         dims = (ctypes.c_int64 * len(shape))(*shape)
         tensor = ctypes.c_void_p(
@@ -124,13 +123,12 @@ class Session:
         )
         data = self.tf.TF_TensorData(tensor)
         if dtype == STRING:
-            for i, value in enumerate(values):
+            for i, value in enumerate(flat):
                 value = value.encode("latin-1")
                 place = ctypes.c_void_p(data + i * TSTRING_BYTES)
                 self.tf.TF_StringInit(place)
                 self.tf.TF_StringCopy(place, value, ctypes.c_size_t(len(value)))
         else:
-            flat = [number for row in values for number in row]
             array = (NUMBERS[dtype] * len(flat))(*flat)
             ctypes.memmove(data, array, ctypes.sizeof(array))
         return tensor
@@ -146,14 +144,28 @@ class Session:
         else:
             flat = list((NUMBERS[dtype] * count).from_address(data)) if count else []
         self.tf.TF_DeleteTensor(tensor)
-        if len(shape) == 1:
-            return flat
-        return [flat[row * shape[1] : (row + 1) * shape[1]] for row in range(shape[0])]
+        return _nested(flat, shape)
 
     def _string(self, address):
         place = ctypes.c_void_p(address)
         data, size = self.tf.TF_StringGetDataPointer(place), self.tf.TF_StringGetSize(place)
         return ctypes.string_at(data, size).decode("latin-1")
+
+
+def _shape_and_numbers(values):
+    """Shape of a nested list, and its numbers or strings in one list."""
+    shape = [len(values)]
+    while values and isinstance(values[0], list):
+        shape.append(len(values[0]))
+        values = [value for row in values for value in row]
+    return shape, values
+
+
+def _nested(flat, shape):
+    """The inverse of `_shape_and_numbers`."""
+    for size in reversed(shape[1:]):
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)]
+    return flat
 
 
 def main(question, answer):

@@ -40,7 +40,8 @@ def _describe(tensors):
 
 
 def _run(signature, inputs):
-    inputs = {name: np.array(rows, np.int32) for name, rows in inputs.items()}
+    types = {name: tensor["dtype"] for name, tensor in signature.get_input_details().items()}
+    inputs = {name: np.array(rows, types[name]) for name, rows in inputs.items()}
     start = time.perf_counter()
     outputs = signature(**inputs)
     seconds = time.perf_counter() - start
