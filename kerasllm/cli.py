@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 
 import click
 
@@ -272,12 +273,17 @@ def export(model, target, output, as_json, **options):
 @main.command("list")
 @as_json
 def list_names(as_json):
-    """List families, sizes, tasks, strategies, export targets and sample sets."""
+    """List families with their heads and sizes, tasks, strategies, targets and sample sets."""
     runs = _runs()
     names = runs.names()
     if as_json:
         _print_json(names)
         return
+    for name, family in names.pop("families").items():
+        click.echo(f"{name:12}{family['title']}")
+        for kind in ("heads", "parity", "sizes"):
+            line = textwrap.wrap(", ".join(family[kind]), 80, break_on_hyphens=False)
+            click.echo(f"  {kind:10}" + ("\n" + 12 * " ").join(line))
     for kind, found in names.items():
         click.echo(f"{kind:12}{', '.join(found)}")
 

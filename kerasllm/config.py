@@ -93,21 +93,10 @@ class TransformerConfig:
             _check_number(name, getattr(self, name), lambda x: 0 <= x < 1, "from 0 to below 1")
         for name in ("epsilon", "initializer_range"):
             _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
-        for name, known in (("activation", ACTIVATIONS), ("positions", POSITIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {', '.join(known)}. "
-                    f"Received: {getattr(self, name)!r}."
-                )
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, bool) and not isinstance(value, bool):
-                raise ValueError(f"`{field.name}` must be True or False. Received: {value!r}.")
-        if self.pad_id >= self.vocab_size:
-            raise ValueError(
-                "`pad_id` must be below `vocab_size`. "
-                f"Received: pad_id={self.pad_id}, vocab_size={self.vocab_size}."
-            )
+        _check_choice("activation", self.activation, ACTIVATIONS)
+        _check_choice("positions", self.positions, POSITIONS)
+        _check_bools(self)
+        _check_pad_id(self)
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 "`embed_dim` must be divisible by `num_heads`. "
@@ -122,6 +111,308 @@ class TransformerConfig:
     def to_dict(self) -> dict:
         """The fields as plain values, ready for JSON and for `TransformerConfig(**fields)`."""
         return dataclasses.asdict(self)
+
+
+CELLS = ("rnn", "lstm", "gru")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentConfig:
+    """The sizes and options of one recurrent backbone.
+
+    Args:
+        vocab_size: int, number of rows of the token table.
+        cell: str, one of `CELLS`.
+        num_layers: int, recurrent layers, one on the other.
+        embed_dim: int, width of the token vectors.
+        units: int, width of a layer's state in each direction.
+        bidirectional: bool, whether each layer reads the text from both ends.
+        max_length: int, the longest input in tokens.
+        rate: float in [0, 1), dropout on the input of every layer.
+        initializer_range: float, standard deviation of fresh token vectors, and of heads.
+        pad_id: int, the token id that fills up a batch.
+        tie_embedding: bool, whether a language model's head is the token table.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+
+    Example:
+        >>> config = RecurrentConfig(100, cell="gru", units=64, bidirectional=True)
+        >>> config.width, config.causal
+        (128, False)
+
+    References:
+        See `kerasllm.layers.RecurrentBlock`; tied embeddings: Press and Wolf 2016, "Using the
+        Output Embedding".
+    """
+
+    vocab_size: int
+    cell: str = "lstm"
+    num_layers: int = 1
+    embed_dim: int = 128
+    units: int = 128
+    bidirectional: bool = False
+    max_length: int = 512
+    rate: float = 0.1
+    initializer_range: float = 0.1
+    pad_id: int = 0
+    tie_embedding: bool = False
+
+    def __post_init__(self):
+        for name in ("vocab_size", "num_layers", "embed_dim", "units", "max_length"):
+            _check_int(name, getattr(self, name), least=1)
+        _check_int("pad_id", self.pad_id, least=0)
+        _check_number("rate", self.rate, lambda x: 0 <= x < 1, "from 0 to below 1")
+        _check_number(
+            "initializer_range", self.initializer_range, lambda x: 0 < x < math.inf, "above 0"
+        )
+        _check_choice("cell", self.cell, CELLS)
+        _check_bools(self)
+        _check_pad_id(self)
+        if self.tie_embedding and self.width != self.embed_dim:
+            raise ValueError(
+                "`tie_embedding` must come with an output as wide as a token vector. "
+                f"Received: embed_dim={self.embed_dim}, and an output {self.width} wide."
+            )
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states: `units`, or twice as many in two directions."""
+        return self.units * (1 + self.bidirectional)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only itself and those before it."""
+        return not self.bidirectional
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, ready for JSON and for `RecurrentConfig(**fields)`."""
+        return dataclasses.asdict(self)
+
+
+ROPE_SCALINGS = ("linear", "dynamic", "llama3", "yarn", "longrope")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions reach beyond the length that a model was first trained on.
+
+    Args:
+        kind: str, one of `ROPE_SCALINGS`: `"linear"` squeezes all positions; `"dynamic"` raises the
+            base, with the longest text of a batch, once that is beyond the original length (steps
+            with a cache keep the earlier keys as they are, so from there on they differ from it);
+            `"llama3"` and `"yarn"` squeeze the pairs that turn slowly and keep the fast ones;
+            `"longrope"` has a factor for each pair.
+        factor: float of at least 1, how many times longer texts may become.
+        original_max_length: int, the longest before, in tokens; `"linear"` alone needs none.
+        slow: float, pairs with fewer turns than this over the original length are squeezed in full.
+        fast: float, pairs with more turns than this are kept as they are.
+        attention_factor: float, scale of rotated queries and keys; 0 for what the paper has.
+        short_factors: tuple of `projection_dim / 2` float, of `"longrope"`, up to the original
+            length.
+        long_factors: the same, of longer texts.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+
+    Example:
+        >>> RopeScaling("llama3", 32.0, original_max_length=8192, slow=1.0, fast=4.0).kind
+        'llama3'
+
+    References:
+        Linear: Chen et al. 2023, "Extending Context Window of Large Language Models via Positional
+        Interpolation", section 2.3; dynamic and YaRN: Peng et al. 2023, "YaRN", sections 3.3 and
+        3.4; llama3: Grattafiori et al. 2024, "The Llama 3 Herd of Models", and its code; LongRoPE:
+        Ding et al. 2024, "LongRoPE", section 3.
+    """
+
+    kind: str
+    factor: float
+    original_max_length: int = 0
+    slow: float = 1.0
+    fast: float = 32.0
+    attention_factor: float = 0.0
+    short_factors: tuple = ()
+    long_factors: tuple = ()
+
+    def __post_init__(self):
+        _check_choice("kind", self.kind, ROPE_SCALINGS)
+        _check_number("factor", self.factor, lambda x: 1 <= x < math.inf, "of at least 1")
+        # LongRoPE divides by the logarithm of the length.
+        least = {"linear": 0, "longrope": 2}.get(self.kind, 1)
+        _check_int("original_max_length", self.original_max_length, least=least)
+        _check_number("slow", self.slow, lambda x: 0 < x < math.inf, "above 0")
+        _check_number("fast", self.fast, lambda x: self.slow < x < math.inf, "above `slow`")
+        _check_number(
+            "attention_factor", self.attention_factor, lambda x: 0 <= x < math.inf, "of at least 0"
+        )
+        for name in ("short_factors", "long_factors"):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)):
+                raise ValueError(f"`{name}` must be a tuple of numbers. Received: {values!r}.")
+            for value in values:
+                _check_number(name, value, lambda x: 0 < x < math.inf, "above 0")
+            object.__setattr__(self, name, tuple(values))  # JSON has lists
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """The sizes and options of one backbone of LLaMA's kind.
+
+    Args:
+        vocab_size: int, number of rows of the token table.
+        num_layers: int, number of `LlamaBlock`s.
+        num_heads: int, heads of the queries in a block.
+        num_kv_heads: int, heads of keys and values; divides `num_heads`; 0 for as many.
+        projection_dim: int, width of a head, even; 0 for `embed_dim / num_heads`.
+        embed_dim: int, width of the residual stream.
+        ff_dim: int, inner width of a block's `ffn`.
+        max_length: int, the longest input in tokens.
+        attention_rate: float in [0, 1), dropout on attention weights.
+        activation: str, one of `ACTIVATIONS`, of the gate in `ffn`.
+        epsilon: float, added to the mean square in every RMSNorm.
+        initializer_range: float, standard deviation of fresh weights.
+        pad_id: int, the token id that fills up a batch.
+        rope_theta: float, base of the rotary wave lengths.
+        rope_scaling: `RopeScaling`, or its fields as a dict, or None.
+        qkv_bias: bool, whether the projections to queries, keys and values have a bias.
+        output_bias: bool, whether attention's projection back has one.
+        ffn_bias: bool, whether the projections of `ffn` have one.
+        qk_norm: bool, RMSNorm over each query and each key.
+        sliding_window: int, how many tokens one sees, itself and those just before it; 0 for all.
+        full_layers: int, how many layers, from the first, see all in spite of `sliding_window`.
+        tie_embedding: bool, whether a language model's head is the token table.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+
+    Example:
+        >>> config = LlamaConfig(100, num_layers=2, num_heads=4, embed_dim=64, ff_dim=128)
+        >>> config.num_kv_heads, config.projection_dim
+        (4, 16)
+
+    References:
+        Touvron et al. 2023, "LLaMA", section 2.2, and "Llama 2", section 2.2; rotary positions: Su
+        et al. 2021, "RoFormer", section 3.2; grouped queries: Ainslie et al. 2023, "GQA"; sliding
+        window: Jiang et al. 2023, "Mistral 7B", section 2; QK norm: Yang et al. 2025, "Qwen3
+        Technical Report", section 2.
+    """
+
+    vocab_size: int
+    num_layers: int = 32
+    num_heads: int = 32
+    num_kv_heads: int = 0
+    projection_dim: int = 0
+    embed_dim: int = 4096
+    ff_dim: int = 11008
+    max_length: int = 2048
+    attention_rate: float = 0.0
+    activation: str = "silu"
+    epsilon: float = 1e-6
+    initializer_range: float = 0.02
+    pad_id: int = 0
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    qkv_bias: bool = False
+    output_bias: bool = False
+    ffn_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int = 0
+    full_layers: int = 0
+    tie_embedding: bool = False
+
+    def __post_init__(self):
+        for name in ("vocab_size", "num_layers", "num_heads", "embed_dim", "ff_dim", "max_length"):
+            _check_int(name, getattr(self, name), least=1)
+        for name in ("num_kv_heads", "projection_dim", "pad_id", "sliding_window", "full_layers"):
+            _check_int(name, getattr(self, name), least=0)
+        _check_number(
+            "attention_rate", self.attention_rate, lambda x: 0 <= x < 1, "from 0 to below 1"
+        )
+        for name in ("epsilon", "initializer_range"):
+            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
+        _check_number("rope_theta", self.rope_theta, lambda x: 1 < x < math.inf, "above 1")
+        _check_choice("activation", self.activation, ACTIVATIONS)
+        _check_bools(self)
+        _check_pad_id(self)
+        self._fill_in()
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                "`num_heads` must be divisible by `num_kv_heads`. "
+                f"Received: num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}."
+            )
+        if self.projection_dim % 2:
+            raise ValueError(
+                "`projection_dim` must be even, because positions rotate pairs. "
+                f"Received: {self.projection_dim}."
+            )
+        self._check_scaling()
+
+    def _fill_in(self):
+        """Set what was left open, so that equal models have equal configs."""
+        if not self.num_kv_heads:
+            object.__setattr__(self, "num_kv_heads", self.num_heads)
+        if not self.projection_dim:
+            if self.embed_dim % self.num_heads:
+                raise ValueError(
+                    "`embed_dim` must be divisible by `num_heads`, or `projection_dim` given. "
+                    f"Received: embed_dim={self.embed_dim}, num_heads={self.num_heads}."
+                )
+            object.__setattr__(self, "projection_dim", self.embed_dim // self.num_heads)
+        if isinstance(self.rope_scaling, dict):
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
+
+    def _check_scaling(self):
+        scaling = self.rope_scaling
+        if scaling is None:
+            return
+        if not isinstance(scaling, RopeScaling):
+            raise ValueError(
+                "`rope_scaling` must be a RopeScaling, a dict of its fields, or None. "
+                f"Received: {scaling!r}."
+            )
+        counts = len(scaling.short_factors), len(scaling.long_factors)
+        if scaling.kind == "longrope" and counts != (self.projection_dim // 2,) * 2:
+            raise ValueError(
+                f"`rope_scaling` must have {self.projection_dim // 2} short and as many long "
+                f"factors, half of `projection_dim`. Received: {counts[0]} and {counts[1]}."
+            )
+
+    @property
+    def windows(self) -> tuple:
+        """For each layer, how many tokens one sees; 0 for all."""
+        return tuple(
+            0 if i < self.full_layers else self.sliding_window for i in range(self.num_layers)
+        )
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only itself and those before it: always."""
+        return True
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, ready for JSON and for `LlamaConfig(**fields)`."""
+        return dataclasses.asdict(self)
+
+
+def _check_choice(name, value, known):
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")
+
+
+def _check_bools(config):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(field.default, bool) and not isinstance(value, bool):
+            raise ValueError(f"`{field.name}` must be True or False. Received: {value!r}.")
+
+
+def _check_pad_id(config):
+    if config.pad_id >= config.vocab_size:
+        raise ValueError(
+            "`pad_id` must be below `vocab_size`. "
+            f"Received: pad_id={config.pad_id}, vocab_size={config.vocab_size}."
+        )
 
 
 def _check_int(name, value, least):

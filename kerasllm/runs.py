@@ -287,10 +287,9 @@ def export(model, target, output, **options):
 
 
 def names():
-    """List what can be named: dict, kind: names."""
+    """List what can be named: dict, kind: names; of families, what `families.summary` says."""
     return {
-        "families": list(families.FAMILIES),
-        "sizes": list(families.SIZES),
+        "families": {name: families.summary(name) for name in families.FAMILIES},
         "tasks": list(TASKS),
         "strategies": list(STRATEGIES),
         "targets": list(TARGETS),

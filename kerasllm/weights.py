@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -34,7 +35,9 @@ def find_folder(name, revision=None):
     """Return the local folder of a checkpoint, fetching it from the Hugging Face hub if need be.
 
     Args:
-        name: str or path-like: a folder, or a hub name such as `"google-bert/bert-base-uncased"`.
+        name: str or path-like: a folder, or a hub name such as `"google-bert/bert-base-uncased"`,
+            or a preset of keras-hub: its name, where keras-hub is installed, or an address on
+            Kaggle, `"kaggle://keras/bert/keras/bert_tiny_en_uncased"`.
         revision: str or None: branch, tag or commit on the hub.
 
     Returns:
@@ -53,6 +56,9 @@ def find_folder(name, revision=None):
 
 
 def _fetch(name, revision):
+    address = _address_of_preset(str(name))
+    if address is not None:
+        return _fetch_preset(name, address)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(
             f"`{name}` is no folder, and no name on the Hugging Face hub either."
@@ -62,7 +68,9 @@ def _fetch(name, revision):
     try:
         return pathlib.Path(
             huggingface_hub.snapshot_download(
-                str(name), revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+                str(name),
+                revision=revision,
+                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.weights.h5"],
             )
         )
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
@@ -70,6 +78,31 @@ def _fetch(name, revision):
         raise FileNotFoundError(
             f"`{name}` is no folder here, and the Hugging Face hub did not give it: "
             f"{reason}. Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _address_of_preset(name):
+    """Where keras-hub has a preset; None for a name that is none of its."""
+    if name.startswith("kaggle://"):
+        return name
+    # Names with "_" and without "/" are theirs, not the Hugging Face hub's.
+    if "_" not in name or "/" in name or importlib.util.find_spec("keras_hub") is None:
+        return None
+    import keras_hub
+
+    return keras_hub.models.Backbone.presets.get(name, {}).get("kaggle_handle")
+
+
+def _fetch_preset(name, address):
+    try:
+        import kagglehub
+
+        return pathlib.Path(kagglehub.model_download(address.removeprefix("kaggle://")))
+    except Exception as error:  # as above
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(
+            f"`{name}` is a preset of keras-hub, and Kaggle did not give it: {reason}. "
+            "Check the network, and that keras-hub is installed, or give a local folder."
         ) from error
 
 
@@ -245,7 +278,7 @@ def state_dict(model, names):
 
 def _variables(layer, name):
     if isinstance(layer, keras.Variable):
-        yield name, layer, False
+        yield name, layer, layer.name.endswith("kernel")
         return
     dense = isinstance(layer, keras.layers.Dense)
     for attribute, suffix in STATE_NAMES.items():
@@ -266,7 +299,7 @@ def _attribute(model, path):
     return value
 
 
-def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
+def load_weights(model, folder, names, *, prefix="", other_prefix="", ignored=(), fresh=()):
     """Copy a checkpoint into a model, strictly: every tensor has its place, every place its tensor.
 
     Args:
@@ -274,6 +307,7 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
         folder: `pathlib.Path` with a `model.safetensors`, or its shards and their index.
         names: dict, attribute path on the model: name of that layer in the checkpoint, or `Stored`.
         prefix: str, what a checkpoint of the bare backbone leaves out of its names.
+        other_prefix: str, what checkpoints of other heads have in its place.
         ignored: regular expressions of tensor names that may be left over.
         fresh: attribute paths of heads that keep their fresh weights if the checkpoint lacks them
             as a whole.
@@ -286,7 +320,7 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
     """
     places = state_dict(model, names)
     with Tensors(folder) as tensors:
-        found = _canonical_names(tensors.keys(), places, prefix)
+        found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
         absent = [path for path in fresh if path in names and not _has(names[path], found)]
         for path in absent:
             places = {key: at for key, at in places.items() if not _under(key, names[path])}
@@ -299,14 +333,15 @@ def load_weights(model, folder, names, *, prefix="", ignored=(), fresh=()):
     return absent
 
 
-def _canonical_names(keys, places, prefix):
+def _canonical_names(keys, places, prefix, other_prefix):
     """Map our spelling of a tensor's name to the file's."""
     found = {}
     for key in keys:
         name = key
         for old, new in OLD_NAMES.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
-        name = prefix + name if name not in places and prefix + name in places else name
+        longer = prefix + name.removeprefix(other_prefix)
+        name = longer if name not in places and longer in places else name
         # One tensor under two spellings: the second stays under its own, to be called unused.
         found[f"{key} (again)" if name in found else name] = key
     return found

@@ -10,7 +10,7 @@ def randomise(layer, seed=0, scale=0.4):
     """Give every weight of a layer or model a random value; nothing stays 0 or 1."""
     rng = np.random.default_rng(seed)
     for weight in layer.trainable_weights:
-        mean = 1.0 if weight.name == "gamma" else 0.0
+        mean = 1.0 if weight.name in ("gamma", "scale") else 0.0
         weight.assign(rng.normal(mean, scale, weight.shape))
     return layer
 
@@ -25,8 +25,8 @@ def _weights(layer):
 
 
 def dense(layer, x):
-    kernel, bias = _weights(layer)
-    return x @ kernel + bias
+    kernel, *bias = _weights(layer)
+    return x @ kernel + sum(bias)
 
 
 def layernorm(layer, x, epsilon):
@@ -124,3 +124,97 @@ def transformer(model, token_ids, padding_mask, segment_ids=None):
             bias=masked(padding_mask),
         )
     return x
+
+
+def rms_norm(layer, x, epsilon):
+    (scale,) = _weights(layer)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
+
+
+def rotated(x, positions, theta):
+    """Each pair as a complex number, turned by its angle."""
+    half = x.shape[-1] // 2
+    angles = positions[:, None] * theta ** (-np.arange(half) / half)
+    turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag], axis=1)
+
+
+def rotary_attention(layer, x, positions, bias, theta):
+    """One query head and one row of the batch at a time; heads of a group share keys and values."""
+    query, key, value = (
+        dense(part, x) for part in (layer.query_dense, layer.key_dense, layer.value_dense)
+    )
+    width, group = layer.projection_dim, layer.num_heads // layer.num_kv_heads
+    output = np.empty((*x.shape[:2], layer.num_heads * width))
+    for row in range(len(x)):
+        for head in range(layer.num_heads):
+            mine = slice(head * width, (head + 1) * width)
+            shared = slice(head // group * width, (head // group + 1) * width)
+            q, k, v = query[row][:, mine], key[row][:, shared], value[row][:, shared]
+            if layer.qk_norm:
+                q = rms_norm(layer.query_norm, q, layer.epsilon)
+                k = rms_norm(layer.key_norm, k, layer.epsilon)
+            q, k = rotated(q, positions[row], theta), rotated(k, positions[row], theta)
+            output[row][:, mine] = softmax(q @ k.T / math.sqrt(width) + bias[row]) @ v
+    return dense(layer.combine_heads, output)
+
+
+def gated_feed_forward(layer, x, activation):
+    gate = ACTIVATIONS[activation](dense(layer.gate, x))
+    return dense(layer.project, gate * dense(layer.expand, x))
+
+
+def llama(model, token_ids, padding_mask):
+    config = model.config
+    x = _weights(model.embedding)[0][token_ids]
+    positions = np.cumsum(padding_mask, axis=1) - 1
+    index = np.arange(token_ids.shape[1])
+    ahead = index[None, :] - index[:, None]  # (query, key)
+    for layer, window in zip(model.blocks, config.windows):
+        seen = (ahead <= 0) & (ahead > -(window or len(index)))
+        seen = seen & (padding_mask[:, None, :] == 1)
+        # A query that sees nothing is padding itself: it may see all.
+        bias = np.where(seen | ~seen.any(-1, keepdims=True), 0.0, -np.inf)
+        normed = rms_norm(layer.norm1, x, config.epsilon)
+        x = x + rotary_attention(layer.att, normed, positions, bias, config.rope_theta)
+        normed = rms_norm(layer.norm2, x, config.epsilon)
+        x = x + gated_feed_forward(layer.ffn, normed, config.activation)
+    return rms_norm(model.final_norm, x, config.epsilon)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def recurrent_step(cell, weights, x, states):
+    """The equations of PyTorch's manual, gate by gate, for one token of one row."""
+    kernel, recurrent_kernel, bias, recurrent_bias = weights
+    units = len(states[0])
+    new = [(x @ kernel + bias)[start : start + units] for start in range(0, len(bias), units)]
+    old = states[0] @ recurrent_kernel + recurrent_bias
+    old = [old[start : start + units] for start in range(0, len(bias), units)]
+    if cell == "rnn":
+        return [np.tanh(new[0] + old[0])]
+    if cell == "gru":
+        reset, update = sigmoid(new[0] + old[0]), sigmoid(new[1] + old[1])
+        candidate = np.tanh(new[2] + reset * old[2])
+        return [(1 - update) * candidate + update * states[0]]
+    i, f, o = (sigmoid(new[gate] + old[gate]) for gate in (0, 1, 3))
+    memory = f * states[1] + i * np.tanh(new[2] + old[2])
+    return [o * np.tanh(memory), memory]
+
+
+def recurrent_block(layer, x, padding_mask):
+    """One layer, row by row, over the real tokens alone; zeros where there is padding."""
+    directions = [(layer.forward_layer, 1)]
+    if layer.bidirectional:
+        directions.append((layer.backward_layer, -1))
+    output = np.zeros((*x.shape[:2], layer.units * len(directions)))
+    for part, (direction, order) in enumerate(directions):
+        columns = slice(part * layer.units, (part + 1) * layer.units)
+        for row in range(len(x)):
+            states = [np.zeros(layer.units), np.zeros(layer.units)]
+            for token in np.flatnonzero(padding_mask[row])[::order]:
+                states = recurrent_step(layer.cell, _weights(direction), x[row, token], states)
+                output[row, token, columns] = states[0]
+    return output

@@ -147,8 +147,13 @@ def test_samples_are_data_too(trained):
 
 def test_list_names_all(trained):
     found = call("list")
-    lines = dict(line.split(maxsplit=1) for line in found.stdout.strip().split("\n"))
-    assert lines == {kind: ", ".join(there) for kind, there in runs.names().items()}
+    names = runs.names()
+    for kind in ("tasks", "strategies", "targets", "samples"):
+        assert f"\n{kind:12}{', '.join(names[kind])}\n" in found.stdout
+    for name, family in names["families"].items():
+        assert f"{name:12}{family['title']}\n" in found.stdout
+        for said in (*family["heads"], *family["sizes"], *family["parity"]):
+            assert said in found.stdout
     assert json.loads(call("list", "--json").stdout) == runs.names()
 
 

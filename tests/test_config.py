@@ -5,7 +5,13 @@ import json
 
 import pytest
 
-from kerasllm.config import ACTIVATIONS, TransformerConfig
+from kerasllm.config import (
+    ACTIVATIONS,
+    LlamaConfig,
+    RecurrentConfig,
+    RopeScaling,
+    TransformerConfig,
+)
 
 
 def test_fields_stay_within_their_budget():
@@ -116,3 +122,165 @@ def test_fields_that_must_fit_each_other():
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation):
     assert TransformerConfig(100, activation=activation).activation == activation
+
+
+def test_llamas_fields_stay_within_their_budget():
+    assert len(dataclasses.fields(LlamaConfig)) <= 24
+
+
+def test_llamas_defaults_are_llama_7b():
+    config = LlamaConfig(32000)
+    assert dataclasses.asdict(config) == {
+        "vocab_size": 32000,
+        "num_layers": 32,
+        "num_heads": 32,
+        "num_kv_heads": 32,
+        "projection_dim": 128,
+        "embed_dim": 4096,
+        "ff_dim": 11008,
+        "max_length": 2048,
+        "attention_rate": 0.0,
+        "activation": "silu",
+        "epsilon": 1e-6,
+        "initializer_range": 0.02,
+        "pad_id": 0,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "qkv_bias": False,
+        "output_bias": False,
+        "ffn_bias": False,
+        "qk_norm": False,
+        "sliding_window": 0,
+        "full_layers": 0,
+        "tie_embedding": False,
+    }
+    assert config.windows == (0,) * 32
+    assert config.causal
+    windowed = dataclasses.replace(config, num_layers=3, sliding_window=5, full_layers=2)
+    assert windowed.windows == (0, 0, 5)
+
+
+def test_llamas_config_through_json():
+    scaling = RopeScaling(
+        "longrope", 4.0, 512, attention_factor=1.5, short_factors=(1.0, 2), long_factors=[3.0, 4.0]
+    )
+    config = LlamaConfig(100, num_heads=3, num_kv_heads=1, projection_dim=4, rope_scaling=scaling)
+    again = LlamaConfig(**json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scaling.factor = 2.0
+
+
+LLAMAS_REFUSED = {
+    **{
+        name: REFUSED[name]
+        for name in (
+            *("vocab_size", "num_layers", "num_heads", "embed_dim", "ff_dim", "max_length"),
+            *("pad_id", "attention_rate", "epsilon", "initializer_range", "activation"),
+            "tie_embedding",
+        )
+    },
+    **{
+        name: (COUNT, [-1, 2.0, "2", None, True])
+        for name in ("num_kv_heads", "projection_dim", "sliding_window", "full_layers")
+    },
+    **{
+        name: ("must be True or False", [0, 1, "yes", None])
+        for name in ("qkv_bias", "output_bias", "ffn_bias", "qk_norm")
+    },
+    "rope_theta": ("must be a number above 1", [1, 0, -1, float("nan"), "10000", None]),
+    "rope_scaling": ("must be a RopeScaling, a dict", ["linear", 2.0, True]),
+}
+SCALINGS_REFUSED = {
+    "kind": ("must be one of linear, dynamic", ["default", "su", None]),
+    "factor": ("must be a number of at least 1", [0.5, 0, float("nan"), "2", None]),
+    "original_max_length": (COUNT, [0, -1, 2.0, "2", None, True]),
+    "slow": ("must be a number above 0", [0, -1, float("nan"), "1", None]),
+    "fast": ("must be a number above `slow`", [1.0, 0.5, float("nan"), "32", None]),
+    "attention_factor": ("must be a number of at least 0", [-0.1, float("inf"), "1", None]),
+    "short_factors": ("must be a tuple of numbers", [1.0, "1.0", None]),
+    "long_factors": ("must be a tuple of numbers", [1.0, "1.0", None]),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in LLAMAS_REFUSED for value in LLAMAS_REFUSED[field][1]],
+)
+def test_values_that_llama_refuses(field, value):
+    with pytest.raises(ValueError, match=f"^`{field}` {LLAMAS_REFUSED[field][0]}") as caught:
+        LlamaConfig(**{"vocab_size": 100, field: value})
+    assert f"Received: {value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in SCALINGS_REFUSED for value in SCALINGS_REFUSED[field][1]],
+)
+def test_values_that_a_scaling_refuses(field, value):
+    fields = dict(kind="yarn", factor=2.0, original_max_length=8)
+    with pytest.raises(ValueError, match=f"^`{field}` {SCALINGS_REFUSED[field][0]}") as caught:
+        RopeScaling(**{**fields, field: value})
+    assert f"Received: {value!r}" in str(caught.value)
+
+
+def test_every_field_of_llama_is_checked():
+    assert set(LLAMAS_REFUSED) == {field.name for field in dataclasses.fields(LlamaConfig)}
+    assert set(SCALINGS_REFUSED) == {field.name for field in dataclasses.fields(RopeScaling)}
+
+
+def test_llamas_fields_that_must_fit_each_other():
+    with pytest.raises(ValueError, match="`num_heads` must be divisible.*num_kv_heads=5"):
+        LlamaConfig(100, num_kv_heads=5)
+    with pytest.raises(ValueError, match="`embed_dim` must be divisible by `num_heads`, or"):
+        LlamaConfig(100, embed_dim=100)
+    with pytest.raises(ValueError, match="`projection_dim` must be even.*Received: 5"):
+        LlamaConfig(100, embed_dim=15, num_heads=3)
+    with pytest.raises(ValueError, match="`pad_id` must be below `vocab_size`.*pad_id=100"):
+        LlamaConfig(100, pad_id=100)
+    with pytest.raises(ValueError, match="`original_max_length` must be an integer of at least 2"):
+        RopeScaling("longrope", 2.0, 1)
+    with pytest.raises(ValueError, match="`long_factors` must be a number above 0. Received: 0"):
+        RopeScaling("longrope", 2.0, 8, long_factors=(1.0, 0))
+    scaling = RopeScaling("longrope", 2.0, 8, short_factors=(1.0,) * 64, long_factors=(1.0,))
+    with pytest.raises(ValueError, match="must have 64 short and as many long.*64 and 1"):
+        LlamaConfig(100, rope_scaling=scaling)
+    assert RopeScaling("linear", 1).original_max_length == 0
+
+
+RECURRENTS_REFUSED = {
+    **{
+        name: REFUSED[name]
+        for name in (
+            *("vocab_size", "num_layers", "embed_dim", "max_length", "rate", "initializer_range"),
+            *("pad_id", "tie_embedding"),
+        )
+    },
+    "cell": ("must be one of rnn, lstm, gru", ["LSTM", "", None]),
+    "units": (COUNT, [0, -1, 2.0, "2", None, True]),
+    "bidirectional": ("must be True or False", [0, 1, "yes", None]),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in RECURRENTS_REFUSED for value in RECURRENTS_REFUSED[field][1]],
+)
+def test_values_that_recurrent_refuses(field, value):
+    with pytest.raises(ValueError, match=f"^`{field}` {RECURRENTS_REFUSED[field][0]}") as caught:
+        RecurrentConfig(**{"vocab_size": 100, field: value})
+    assert f"Received: {value!r}" in str(caught.value)
+
+
+def test_recurrents_fields():
+    assert set(RECURRENTS_REFUSED) == {field.name for field in dataclasses.fields(RecurrentConfig)}
+    config = RecurrentConfig(100, cell="gru", units=7, bidirectional=True, num_layers=3)
+    assert (config.width, config.causal) == (14, False)
+    assert RecurrentConfig(**json.loads(json.dumps(config.to_dict()))) == config
+    assert (RecurrentConfig(100).width, RecurrentConfig(100).causal) == (128, True)
+    with pytest.raises(ValueError, match="`pad_id` must be below `vocab_size`.*pad_id=100"):
+        RecurrentConfig(100, pad_id=100)
+    with pytest.raises(ValueError, match="`tie_embedding` must.*embed_dim=128, and an.*64 wide"):
+        RecurrentConfig(100, units=64, tie_embedding=True)
+    assert RecurrentConfig(100, tie_embedding=True, units=64, bidirectional=True).width == 128

@@ -49,7 +49,7 @@ def read_fields(folder):
 
 def test_every_family_is_here():
     there = {family_of(case.values[0]) for case in CASES}
-    assert there == set(families.FAMILIES) - {"bert"}  # which tests/test_families.py covers
+    assert there == set(families.FAMILIES)
     for family in there:
         heads = {case.values[0].name for case in CASES if family_of(case.values[0]) == family}
         assert heads == {*families.FAMILIES[family].HEADS, "backbone"}
@@ -104,6 +104,8 @@ def test_transformers_loads_what_we_save(folder, tmp_path):
     transformers = pytest.importorskip("transformers")
     if folder.name == "backbone":
         pytest.skip("a model is saved with its head")
+    if family_of(folder) in ("rnn", "lstm", "gru"):
+        pytest.skip("transformers has no recurrent models")
     model = loaded(folder)
     for weight in model.weights:
         weight.assign(weight.numpy() * 0.9)

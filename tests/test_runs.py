@@ -155,8 +155,9 @@ def test_exports_are_added_to_the_run(trained, exported):
 
 def test_names_are_those_of_the_dicts():
     found = runs.names()
-    assert found["families"] == list(families.FAMILIES)
-    assert found["sizes"] == list(families.SIZES)
+    assert list(found["families"]) == list(families.FAMILIES)
+    sizes = [size for family in found["families"].values() for size in family["sizes"]]
+    assert sizes == list(families.SIZES)
     assert found["tasks"] == list(TASKS)
     assert found["strategies"] == list(STRATEGIES)
     assert found["targets"] == list(TARGETS)

@@ -184,7 +184,7 @@ def test_a_name_on_the_hub(folder, monkeypatch):
     assert model.config.num_layers == 2
     ((name, options),) = asked
     assert name == "some-one/tiny_bert.v1"
-    assert options["allow_patterns"] == ["*.json", "*.txt", "*.safetensors"]
+    assert options["allow_patterns"] == ["*.json", "*.txt", "*.safetensors", "*.weights.h5"]
     assert options["revision"] is None
     assert weights.find_folder("tiny", revision="v2") == folder
     assert asked[-1][1]["revision"] == "v2"

@@ -1,16 +1,19 @@
 """Backbones: token ids to hidden states."""
 
 from kerasllm.backbones.encoder_decoder import EncoderDecoder
+from kerasllm.backbones.llama import Llama
+from kerasllm.backbones.recurrent import Recurrent
 from kerasllm.backbones.transformer import Transformer
+from kerasllm.config import LlamaConfig, RecurrentConfig
 
-__all__ = ["EncoderDecoder", "Transformer", "backbone_of"]
+__all__ = ["EncoderDecoder", "Llama", "Recurrent", "Transformer", "backbone_of"]
 
 
 def backbone_of(config, **options):
     """Make the backbone that a config describes, with fresh weights.
 
     Args:
-        config: `TransformerConfig`.
+        config: a config of `kerasllm.config`.
         **options: of the backbone, e.g. `dtype`.
 
     Returns:
@@ -19,6 +22,10 @@ def backbone_of(config, **options):
     Raises:
         TypeError: `config` is no config of a backbone.
     """
+    if isinstance(config, RecurrentConfig):
+        return Recurrent(config, **options)
+    if isinstance(config, LlamaConfig):
+        return Llama(config, **options)
     if getattr(config, "num_decoder_layers", 0):
         return EncoderDecoder(config, **options)
     return Transformer(config, **options)

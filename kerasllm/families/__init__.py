@@ -5,11 +5,14 @@ the config by size; `FIELDS`, their field: ours and its default; `SETTINGS`, our
 same in the whole family; `FIXED_FIELDS`, their fields that must have one value; `IGNORED_FIELDS`,
 those that say nothing about what we compute; `IGNORED_TENSORS`, patterns of what a checkpoint may
 hold beyond our models; `PREFIX`, what a checkpoint of the bare backbone leaves out; `BACKBONE` and
-`HEADS`, names of layers. Two functions are optional: `read(fields)`, from their fields to ours once
-the table is done with them, and `write(fields)`, the way back.
+`HEADS`, names of layers. Optional are `CONFIG`, the class of our config if it is not
+`TransformerConfig`, and two functions: `read(fields)`, from their fields to ours once the table is
+done with them, and `write(fields)`, the way back.
 """
 
 import dataclasses
+import json
+import pathlib
 import re
 
 from kerasllm.config import TransformerConfig
@@ -21,7 +24,14 @@ from kerasllm.families import (
     distilbert,
     electra,
     gpt2,
+    gru,
+    llama,
+    lstm,
+    mistral,
     opt,
+    qwen2,
+    qwen3,
+    rnn,
     roberta,
     transformer,
     xlm_roberta,
@@ -38,8 +48,15 @@ FAMILIES = {
     "gpt2": gpt2,
     "opt": opt,
     "bloom": bloom,
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
     "transformer": transformer,
     "bart": bart,
+    "rnn": rnn,
+    "lstm": lstm,
+    "gru": gru,
 }
 
 SIZES = {
@@ -115,6 +132,28 @@ def _config_class(family):
     return getattr(FAMILIES[family], "CONFIG", TransformerConfig)
 
 
+def summary(family):
+    """Say what there is of a family.
+
+    Args:
+        family: str, a name in `FAMILIES`.
+
+    Returns:
+        dict: `title`, with the paper; `heads` and `sizes`, lists of names; `parity`, list of two
+        str: how far its outputs were from the reference, read and written, as
+        benchmarks/parity.py measured.
+    """
+    module = FAMILIES[family]
+    measured = json.loads((pathlib.Path(__file__).parent / "parity.json").read_text())
+    read, written = measured.get(family, (None, None))
+    return {
+        "title": " ".join(module.__doc__.split("\n\n")[0].split()),
+        "heads": list(module.HEADS),
+        "parity": [f"read {read}", f"written {written}"] if read else [],
+        "sizes": list(module.SIZES),
+    }
+
+
 def head(family, name):
     """Return what a family says of one of its heads.
 
@@ -166,7 +205,8 @@ def config_from_hf(fields):
     _check_fields(name, module, fields)
     ours = {our: fields.get(their, default) for their, (our, default) in module.FIELDS.items()}
     if ours["pad_id"] is None:  # a decoder without: behind the mask, any token will do
-        ours["pad_id"] = fields.get("eos_token_id") or 0
+        end = fields.get("eos_token_id") or 0
+        ours["pad_id"] = end[0] if isinstance(end, list) else end
     return name, _config_class(name)(**_read(module, ours))
 
 
@@ -255,7 +295,27 @@ def name_map(name, head, config):
     for ours, theirs in module.BACKBONE.items():
         for i in range(_count(ours, config)):
             paths["backbone." + ours.format(i=i)] = _numbered(theirs, i, config)
-    return paths
+    own = prefix(name, head)
+    if own == module.PREFIX:
+        return paths
+    return {
+        ours: theirs.replace(module.PREFIX, own, 1) if ours.startswith("backbone.") else theirs
+        for ours, theirs in paths.items()
+    }
+
+
+def prefix(name, head):
+    """Say how a checkpoint begins the names of the backbone's layers.
+
+    Args:
+        name: str, the family.
+        head: str or None, a name in the family's `HEADS`; None for the backbone alone.
+
+    Returns:
+        str.
+    """
+    module = FAMILIES[name]
+    return (module.HEADS[head].prefix if head else "") or module.PREFIX
 
 
 def _count(path, config):

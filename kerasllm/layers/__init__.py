@@ -8,13 +8,21 @@ from kerasllm.layers.attention import (
 )
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.embedding import TokenAndPositionEmbedding, TokenLogits
-from kerasllm.layers.position import alibi_bias, sinusoids
+from kerasllm.layers.llama_block import GatedFeedForward, LlamaBlock, RotaryAttention
+from kerasllm.layers.position import RotaryPositions, alibi_bias, sinusoids
+from kerasllm.layers.recurrent_block import RecurrentBlock, RecurrentCell
 from kerasllm.layers.transformer_block import TransformerBlock, activation_function
 
 __all__ = [
     "AttentionBias",
     "Dropout",
+    "GatedFeedForward",
+    "LlamaBlock",
     "MultiHeadSelfAttention",
+    "RecurrentBlock",
+    "RecurrentCell",
+    "RotaryAttention",
+    "RotaryPositions",
     "TokenAndPositionEmbedding",
     "TokenLogits",
     "TransformerBlock",

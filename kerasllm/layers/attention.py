@@ -28,28 +28,34 @@ def padding_bias(padding_mask):
     return ops.expand_dims(ops.expand_dims(bias, 1), 1)  # (batch, heads=1, query=1, key)
 
 
-def causal_bias(length, position=0, num_keys=None):
+def causal_bias(length, position=0, num_keys=None, window=0):
     """Make the additive attention bias that hides later tokens from earlier ones.
 
     Args:
         length: int, or scalar int tensor: number of tokens that look, the queries.
         position: int, or scalar int tensor: index of the first of them among the keys.
         num_keys: int, or scalar int tensor: number of keys; None for `length`.
+        window: int, how many tokens one sees, itself and those just before it; 0 for all.
 
     Returns:
-        float32 `(1, 1, length, num_keys)`: 0 where key <= query, `MASKED` elsewhere.
+        float32 `(1, 1, length, num_keys)`: 0 where query - window < key <= query, `MASKED`
+        elsewhere.
 
     Example:
         >>> (np.array(causal_bias(2, position=1, num_keys=4))[0, 0] == 0).astype(int).tolist()
         [[1, 1, 0, 0], [1, 1, 1, 0]]
 
     References:
-        Vaswani et al. 2017, "Attention Is All You Need", section 3.2.3.
+        Vaswani et al. 2017, "Attention Is All You Need", section 3.2.3; windows: Child et al. 2019,
+        "Generating Long Sequences with Sparse Transformers", section 4.
     """
     query = position + ops.arange(length, dtype="int32")
     key = ops.arange(length if num_keys is None else num_keys, dtype="int32")
-    later = ops.expand_dims(key, 0) > ops.expand_dims(query, 1)  # (query, key)
-    bias = ops.cast(later, "float32") * MASKED
+    ahead = ops.expand_dims(key, 0) - ops.expand_dims(query, 1)  # (query, key)
+    hidden = ahead > 0
+    if window:
+        hidden = ops.logical_or(hidden, ahead <= -window)
+    bias = ops.cast(hidden, "float32") * MASKED
     return ops.expand_dims(ops.expand_dims(bias, 0), 0)  # (batch=1, heads=1, query, key)
 
 
@@ -71,6 +77,46 @@ def write_cache(cache, new, position):
     )
 
 
+def dot_product_attention(query, key, value, attention_bias=None, dropout=None):
+    """Weigh `value` by the softmax of the scaled products of `query` and `key`.
+
+    Args:
+        query: float `(batch, heads, query, projection_dim)`.
+        key: float `(batch, kv_heads, key, projection_dim)`, where `kv_heads` divides `heads`.
+        value: float `(batch, kv_heads, key, projection_dim)`.
+        attention_bias: float, broadcast to `(batch, heads, query, key)`, or None.
+        dropout: function over the weights, or None.
+
+    Returns:
+        The pair `(output, weights)`: float `(batch, heads, query, projection_dim)` and
+        `(batch, heads, query, key)`.
+
+    References:
+        Vaswani et al. 2017, "Attention Is All You Need", equation 1; fewer heads for keys and
+        values: Ainslie et al. 2023, "GQA", section 2.2.
+    """
+    heads, kv_heads = query.shape[1], key.shape[1]
+    # Scaling the query instead of the scores is the same product on a smaller tensor.
+    query = query * (query.shape[-1] ** -0.5)
+    # Neighbouring heads share a key: as more queries of one head, they need no copies of it.
+    scores = ops.matmul(_in_heads(query, kv_heads), ops.transpose(key, (0, 1, 3, 2)))
+    scores = _in_heads(scores, heads)  # (batch, heads, query, key)
+    if attention_bias is not None:
+        scores = scores + ops.cast(attention_bias, scores.dtype)
+    weights = ops.softmax(scores, axis=-1)
+    dropped = weights if dropout is None else dropout(weights)
+    output = ops.matmul(_in_heads(dropped, kv_heads), value)
+    return _in_heads(output, heads), weights
+
+
+def _in_heads(x, heads):
+    """Join or part neighbouring heads: `(batch, heads, rows, width)` of as many `heads`."""
+    if x.shape[1] == heads:
+        return x
+    batch_size, before, rows, width = ops.shape(x)
+    return ops.reshape(x, (batch_size, heads, before * rows // heads, width))
+
+
 @keras.saving.register_keras_serializable(package="kerasllm")
 class AttentionBias(keras.layers.Layer):
     """All that says, beside the tokens themselves, who attends to whom in a stack of blocks.
@@ -79,6 +125,8 @@ class AttentionBias(keras.layers.Layer):
         num_heads: int, attention heads.
         causal: bool, whether a token sees only itself and those before it.
         alibi: bool, whether attention falls with distance.
+        window: int, how many tokens one sees if `causal`, itself and those just before it; 0 for
+            all.
 
     Call arguments:
         padding_mask: int32 `(batch, key)`, 1 = real token.
@@ -96,17 +144,19 @@ class AttentionBias(keras.layers.Layer):
         See `causal_bias` and `alibi_bias`.
     """
 
-    def __init__(self, num_heads, causal=False, alibi=False, **kwargs):
+    def __init__(self, num_heads, causal=False, alibi=False, window=0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.causal = causal
         self.alibi = alibi
+        self.window = window
 
     def call(self, padding_mask, length=None, position=0):
         num_keys = ops.shape(padding_mask)[1]
         bias = padding_bias(padding_mask)
         if self.causal:
-            bias = bias + causal_bias(num_keys if length is None else length, position, num_keys)
+            length = num_keys if length is None else length
+            bias = bias + causal_bias(length, position, num_keys, self.window)
         if self.alibi:
             bias = bias + alibi_bias(real_positions(padding_mask), self.num_heads)
         return bias
@@ -117,6 +167,7 @@ class AttentionBias(keras.layers.Layer):
             "num_heads": self.num_heads,
             "causal": self.causal,
             "alibi": self.alibi,
+            "window": self.window,
         }
 
 
@@ -207,14 +258,9 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             The pair `(output, weights)`: float `(batch, heads, query, projection_dim)` and
             `(batch, heads, query, key)`.
         """
-        # Scaling the query instead of the scores is the same product on a smaller tensor.
-        query = query * (self.projection_dim**-0.5)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (batch, heads, query, key)
-        if attention_bias is not None:
-            scores = scores + ops.cast(attention_bias, scores.dtype)
-        weights = ops.softmax(scores, axis=-1)
-        output = ops.matmul(self.dropout(weights, training=training), value)
-        return output, weights
+        return dot_product_attention(
+            query, key, value, attention_bias, lambda x: self.dropout(x, training=training)
+        )
 
     def separate_heads(self, x, batch_size):
         """Split the last axis into heads.

@@ -211,6 +211,9 @@ class TokenLogits(keras.layers.Layer):
     Returns:
         float32 `(batch, length, vocab_size)`: logits.
 
+    Raises:
+        ValueError: the inputs have another width than the table.
+
     Example:
         >>> table = keras.layers.Embedding(100, 8)
         >>> _ = table(np.array([[1]]))
@@ -230,6 +233,11 @@ class TokenLogits(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, inputs_shape):
+        width = self.token_emb.output_dim if self.tied else inputs_shape[-1]
+        if width != inputs_shape[-1]:
+            raise ValueError(
+                f"`inputs` must have the table's width, {width}. Received: {inputs_shape}."
+            )
         if not self.tied:
             self.kernel = self.add_weight(
                 (self.vocab_size, inputs_shape[-1]), self.kernel_initializer, name="kernel"

@@ -1,7 +1,8 @@
-"""Where a token stands, without a table of weights: sinusoids, and attention biased by distance."""
+"""Where a token stands, without a table of weights: sinusoids, biases by distance, rotations."""
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -90,3 +91,165 @@ def real_positions(padding_mask):
     """
     mask = ops.cast(padding_mask, "int32")
     return ops.cumsum(mask, axis=1) * mask - 1
+
+
+def rotate(x, rotation):
+    """Turn queries or keys by the angles of their positions.
+
+    The first half of a vector holds the pairs' first coordinates and the second half the others,
+    as in published checkpoints (the paper interleaves them, which is the same up to the order).
+
+    Args:
+        x: float `(batch, heads, length, projection_dim)`.
+        rotation: pair of float `(batch, 1, length, projection_dim / 2)`, from `RotaryPositions`.
+
+    Returns:
+        float, shape of `x`.
+
+    References:
+        Su et al. 2021, "RoFormer", section 3.2.2 and equation 34.
+    """
+    cosine, sine = rotation
+    first, second = ops.split(x, 2, axis=-1)
+    return ops.concatenate(
+        [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+    )
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class RotaryPositions(keras.layers.Layer):
+    """The rotation by which each token's queries and keys say where it stands.
+
+    Args:
+        projection_dim: int, width of a head; even.
+        theta: float, base of the wave lengths.
+        scaling: dict or None, the fields of `kerasllm.config.RopeScaling`.
+
+    Call arguments:
+        padding_mask: int32 `(batch, key)`, 1 = real token. Positions are counted over the real
+            ones, so that padding at the left changes nothing.
+        length: int, or scalar int32 tensor: number of queries; None for as many as keys.
+        position: int, or scalar int32 tensor: index of the first query among the keys.
+
+    Returns:
+        The pair of float32 `(batch, 1, length, projection_dim / 2)`: cosines and sines, for
+        `rotate`.
+
+    Example:
+        >>> cosine, sine = RotaryPositions(8)(np.array([[0, 1, 1]]))
+        >>> np.array(cosine[0, 0, 1]).tolist(), tuple(sine.shape)
+        ([1.0, 1.0, 1.0, 1.0], (1, 1, 3, 4))
+
+    References:
+        Su et al. 2021, "RoFormer", section 3.2; of the scaling, see `RopeScaling`.
+    """
+
+    def __init__(self, projection_dim, theta=10000.0, scaling=None, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.projection_dim = projection_dim
+        self.theta = theta
+        self.scaling = scaling
+
+    def call(self, padding_mask, length=None, position=0):
+        positions = real_positions(padding_mask)  # (batch, key)
+        if length is not None:
+            index = position + ops.arange(length, dtype="int32")
+            positions = ops.take(positions, index, axis=1)  # (batch, length)
+        positions = ops.cast(positions, "float32")
+        frequencies, scale = self._frequencies(ops.max(positions) + 1.0)
+        angles = ops.expand_dims(positions, -1) * ops.cast(frequencies, "float32")
+        angles = ops.expand_dims(angles, 1)  # (batch, heads=1, length, projection_dim / 2)
+        return ops.cos(angles) * scale, ops.sin(angles) * scale
+
+    def _frequencies(self, length):
+        """How far each pair turns from one position to the next, and the scale of attention."""
+        # In float32 from the start, as the models were trained: far away, every bit is an angle.
+        pairs = np.arange(0, self.projection_dim, 2, dtype="float32") / self.projection_dim
+        frequencies = 1.0 / np.power(np.float32(self.theta), pairs)
+        if self.scaling is None:
+            return frequencies, 1.0
+        stretched = SCALINGS[self.scaling["kind"]]
+        frequencies = stretched(frequencies, length, theta=self.theta, **self.scaling)
+        return frequencies, attention_scale(**self.scaling)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "projection_dim": self.projection_dim,
+            "theta": self.theta,
+            "scaling": self.scaling,
+        }
+
+
+def _linear(frequencies, length, *, factor, **_):
+    return frequencies / factor
+
+
+def _dynamic(frequencies, length, *, factor, original_max_length, **_):
+    """The base grows with the longest text of the batch, once that is beyond the original."""
+    longer = ops.maximum(length / original_max_length, 1.0)
+    growth = factor * longer - (factor - 1.0)
+    pairs = np.arange(len(frequencies)) / max(len(frequencies) - 1, 1)
+    return ops.cast(frequencies, "float32") * ops.power(growth, ops.cast(-pairs, "float32"))
+
+
+def _llama3(frequencies, length, *, factor, original_max_length, slow, fast, **_):
+    turns = original_max_length * frequencies / (2 * math.pi)
+    kept = np.clip((turns - slow) / (fast - slow), 0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
+
+
+def _yarn(frequencies, length, *, theta, factor, original_max_length, slow, fast, **_):
+    count = len(frequencies)
+
+    def pair_with(turns):
+        return count * math.log(original_max_length / (turns * 2 * math.pi)) / math.log(theta)
+
+    first = max(math.floor(pair_with(fast)), 0)
+    last = min(math.ceil(pair_with(slow)), 2 * count - 1)
+    width = last - first or 0.001
+    kept = 1 - np.clip((np.arange(count) - first) / width, 0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
+
+
+def _longrope(frequencies, length, *, original_max_length, short_factors, long_factors, **_):
+    factors = ops.where(
+        length > original_max_length,
+        ops.convert_to_tensor(long_factors, "float32"),
+        ops.convert_to_tensor(short_factors, "float32"),
+    )
+    return ops.cast(frequencies, "float32") / factors
+
+
+# How frequencies change so that positions reach further; the names are those of `RopeScaling.kind`.
+SCALINGS = {
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "longrope": _longrope,
+}
+
+
+def attention_scale(kind, factor, original_max_length=0, attention_factor=0.0, **_):
+    """Say by how much rotated queries and keys grow, which sharpens attention over longer texts.
+
+    Args:
+        kind: str, a name in `SCALINGS`.
+        factor: float, how many times longer texts become.
+        original_max_length: int, the longest before.
+        attention_factor: float, the answer; 0 for what the method's paper has.
+
+    Returns:
+        float.
+
+    References:
+        Peng et al. 2023, "YaRN", equation 22; Ding et al. 2024, "LongRoPE", and its code.
+    """
+    if attention_factor:
+        return attention_factor
+    if kind == "yarn":
+        return 0.1 * math.log(factor) + 1.0
+    if kind == "longrope":
+        return math.sqrt(1.0 + math.log(factor) / math.log(original_max_length))
+    return 1.0

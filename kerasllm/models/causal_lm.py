@@ -28,7 +28,8 @@ class CausalLM(Pretrained):
         cache.
 
     Raises:
-        ValueError: `backbone` names no size, or the family has no such head.
+        ValueError: `backbone` names no size, the family has no such head, or its tokens see what
+            follows them.
 
     Example:
         >>> model = CausalLM("gpt2_small")  # doctest: +SKIP
@@ -44,6 +45,11 @@ class CausalLM(Pretrained):
     def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
         self._start(backbone, family, dtype)
         config, policy = self.config, self.backbone.dtype_policy
+        if not getattr(config, "causal", True):
+            raise ValueError(
+                "`backbone` must be causal: each token sees only itself and those before it. "
+                f"Received: {config} (a language model would look up its answers)."
+            )
         initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         # Back to the width of a narrower token table (OPT-350m).
         self.projection = None

@@ -9,6 +9,8 @@ import numpy as np
 from kerasllm import families, tokenizers, weights
 from kerasllm.atomic import whole
 from kerasllm.backbones import backbone_of
+from kerasllm.families import keras_hub
+from kerasllm.models import preset, preset_tokenizer
 
 
 def load_tokenizer(folder):  # XXX until the package has it
@@ -118,11 +120,12 @@ class Pretrained(keras.Model):
 
     @classmethod
     def from_pretrained(cls, name, *, fresh_head=False, dtype=None, **options):
-        """Read a Hugging Face checkpoint, with its tokenizer.
+        """Read a Hugging Face checkpoint, or a preset of keras-hub, with its tokenizer.
 
         Args:
             name: str or path-like: a local folder with `config.json` and `model.safetensors` (or
-                its shards), or a name on the Hugging Face hub.
+                its shards) or, of a preset, `model.weights.h5`; or a name on the Hugging Face hub,
+                or keras-hub's name of a preset.
             fresh_head: bool, whether to leave out the checkpoint's head and start a new one.
             dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one. The
                 checkpoint's numbers are converted to it.
@@ -142,18 +145,28 @@ class Pretrained(keras.Model):
     @classmethod
     def _read(cls, folder, fresh_head, dtype, options_of):
         fields = weights.read_json(folder / "config.json")
-        family, config = families.config_from_hf(fields)
+        from_hub = keras_hub.is_preset(fields)
+        read_config = keras_hub.config_from_preset if from_hub else families.config_from_hf
+        family, config = read_config(fields)
         families.head(family, cls.HEAD)  # before anything large is made
+        if from_hub:
+            fields = preset.label_fields(folder, family, cls.HEAD)
+            tokenizer = preset_tokenizer.load_preset_tokenizer(folder, family)
+        else:
+            tokenizer = load_tokenizer(folder)
         backbone = backbone_of(config, dtype=dtype, name="backbone")
         model = cls(
             backbone=backbone,
             family=family,
-            tokenizer=load_tokenizer(folder),
+            tokenizer=tokenizer,
             **options_of({**fields, "rate": getattr(config, "rate", 0.0)}),
         )
         if model.tokenizer is None:
             logger.info("`%s` holds no tokenizer: the model takes token ids alone.", folder)
-        model._load(folder, fresh_head)
+        if from_hub:
+            _tell_fresh(preset.load_preset(model, folder, fresh_head))
+        else:
+            model._load(folder, fresh_head)
         return model
 
     def _load(self, folder, fresh_head):
@@ -167,13 +180,13 @@ class Pretrained(keras.Model):
             self,
             folder,
             names,
-            prefix=families.FAMILIES[self.family].PREFIX,
+            prefix=families.prefix(self.family, self.HEAD),
+            other_prefix=families.FAMILIES[self.family].PREFIX,
             ignored=ignored,
             fresh=tuple(head),
         )
         absent += [list(families.head(self.family, self.HEAD).layers)[-1]] * fresh_head
-        if absent:
-            logger.info("Fresh weights, to be trained: %s.", ", ".join(absent))
+        _tell_fresh(absent)
 
     def save_pretrained(self, folder, *, shard_bytes=weights.SHARD_BYTES):
         """Write config, weights and tokenizer as a folder that `transformers` loads.
@@ -205,9 +218,32 @@ class Pretrained(keras.Model):
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(aside)
 
+    def save_preset(self, folder):
+        """Write config, weights and tokenizer as a folder that keras-hub's `from_preset` loads.
+
+        Where keras-hub has no such head, or no such tokenizer, that is left out, and a log line
+        says so.
+
+        Args:
+            folder: str or path-like. Files of the same names are replaced, others stay.
+
+        Raises:
+            OSError: the folder can't be written.
+            ValueError: keras-hub doesn't have the family, or can't compute what the model's config
+                says.
+        """
+        with whole(folder) as aside:
+            aside.mkdir()
+            preset.save_preset(self, aside)
+
     def _fields(self):
         """Fields of `config.json` beyond the backbone's."""
         return {}
+
+
+def _tell_fresh(absent):
+    if absent:
+        logger.info("Fresh weights, to be trained: %s.", ", ".join(absent))
 
 
 def named_inputs(inputs, names, with_cache=False):

@@ -1,16 +1,17 @@
-"""A backbone with a classifier on one token of the text."""
+"""A backbone with a classifier on one token of the text, or on all."""
 
 import keras
 from keras import ops
 
 from kerasllm import weights
 from kerasllm.layers import Dropout, activation_function
+from kerasllm.layers.attention import MASKED
 from kerasllm.models.pretrained import Pretrained
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
 class TextClassifier(Pretrained):
-    """A backbone with a classifier on the first token of a text, or on the last.
+    """A backbone with a classifier on the first token of a text, on the last, or on all.
 
     Args:
         num_classes: int, number of classes.
@@ -42,7 +43,9 @@ class TextClassifier(Pretrained):
 
     References:
         Devlin et al. 2018, "BERT", section 4.1 and figure 4; on the last token: Radford et al.
-        2018, "Improving Language Understanding by Generative Pre-Training", section 3.2.
+        2018, "Improving Language Understanding by Generative Pre-Training", section 3.2; on the
+        largest values: Conneau et al. 2017, "Supervised Learning of Universal Sentence
+        Representations", section 3.2.2.
     """
 
     HEAD = "text_classifier"
@@ -79,7 +82,8 @@ class TextClassifier(Pretrained):
         """Make the head; the options are those of a family.
 
         Args:
-            token: str, `"first"` or `"last"`, the token that stands for the text.
+            token: str, `"first"` or `"last"`, the token that stands for the text; or `"max"`: the
+                largest value of each unit over all tokens does.
             activation: str or None, of the `pooler`, a `Dense` before the classifier; None for no
                 pooler, unless the config says (`"config"`).
             dropout_first: bool, whether there is dropout before the pooler too.
@@ -115,6 +119,9 @@ class TextClassifier(Pretrained):
     def _pooled(self, hidden_states, padding_mask):
         if self.token == "first":
             return hidden_states[:, 0, :]
+        if self.token == "max":
+            real = ops.expand_dims(padding_mask, -1) > 0  # (batch, length, 1)
+            return ops.max(ops.where(real, hidden_states, MASKED), axis=1)
         # The last real token, wherever the padding is: the mask times 1, 2, 3, … is largest there.
         index = ops.cumsum(ops.ones_like(padding_mask), axis=1)  # (batch, length)
         last = ops.max(index * padding_mask, axis=1, keepdims=True)  # (batch, 1)
@@ -131,11 +138,12 @@ class TextClassifier(Pretrained):
 
     @classmethod
     def from_pretrained(cls, name, num_classes=None, labels=None, *, fresh_head=False, dtype=None):
-        """Read a Hugging Face checkpoint, with its tokenizer.
+        """Read a Hugging Face checkpoint, or a preset of keras-hub, with its tokenizer.
 
         Args:
             name: str or path-like: a local folder with `config.json`, `model.safetensors` (or its
-                shards) and a tokenizer, or a name on the Hugging Face hub.
+                shards; of a preset, `model.weights.h5`) and a tokenizer; or a name on the Hugging
+                Face hub, or keras-hub's name of a preset.
             num_classes: int or None: None for as many as the checkpoint or `labels` have.
             labels: sequence of str or None: names of the classes.
             fresh_head: bool, whether to leave out the checkpoint's classifier and start a new one.

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 # Variables that a weight decay would only disturb: biases, and LayerNorm's scale and shift.
-NOT_DECAYED = ("bias", "gamma", "beta")
+NOT_DECAYED = ("bias", "recurrent_bias", "gamma", "beta")
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
