@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 # Public name: module. Each is imported when it is first used, so that `import kerasllm` is quick.
 _PLACES = {
     "BertClassifier": "kerasllm.models",
+    "ByteLevelBPETokenizer": "kerasllm.tokenizers",
     "CausalLM": "kerasllm.models",
     "EncoderDecoder": "kerasllm.backbones",
     "Llama": "kerasllm.backbones",
@@ -14,12 +15,13 @@ _PLACES = {
     "LlamaConfig": "kerasllm.config",
     "MaskedLM": "kerasllm.models",
     "MultiHeadSelfAttention": "kerasllm.layers",
-    "TokenAndPositionEmbedding": "kerasllm.layers",
     "Recurrent": "kerasllm.backbones",
     "RecurrentConfig": "kerasllm.config",
+    "SentencePieceTokenizer": "kerasllm.tokenizers",
     "Seq2SeqLM": "kerasllm.models",
     "SpanLabeler": "kerasllm.models",
     "TextClassifier": "kerasllm.models",
+    "TokenAndPositionEmbedding": "kerasllm.layers",
     "TokenClassifier": "kerasllm.models",
     "TokenDetector": "kerasllm.models",
     "TokenLogits": "kerasllm.layers",

@@ -14,6 +14,8 @@ class EncoderDecoder(keras.Model):
 
     Args:
         config: `TransformerConfig` with `num_decoder_layers`.
+        initializer: Keras initializer of tables and kernels, e.g. `"zeros"` where weights follow;
+            None for a normal distribution with the config's `initializer_range`.
         dtype: str or `keras.DTypePolicy`, e.g. `"mixed_float16"`; None for Keras' global one.
 
     Call arguments:
@@ -44,7 +46,7 @@ class EncoderDecoder(keras.Model):
         Vaswani et al. 2017, "Attention Is All You Need", figure 1.
     """
 
-    def __init__(self, config, dtype=None, **kwargs):
+    def __init__(self, config, initializer=None, dtype=None, **kwargs):
         if not isinstance(config, TransformerConfig) or not config.num_decoder_layers:
             raise ValueError(
                 "`config` must be a `TransformerConfig` with `num_decoder_layers`. "
@@ -53,7 +55,10 @@ class EncoderDecoder(keras.Model):
         # Layers
         with keras.name_scope("encoder"):
             self.encoder = Transformer(
-                dataclasses.replace(config, num_decoder_layers=0), dtype=dtype, name="encoder"
+                dataclasses.replace(config, num_decoder_layers=0),
+                initializer=initializer,
+                dtype=dtype,
+                name="encoder",
             )
         with keras.name_scope("decoder"):
             self.decoder = Transformer(
@@ -62,6 +67,7 @@ class EncoderDecoder(keras.Model):
                 ),
                 cross_attention=True,
                 token_emb=self.encoder.embedding.token_emb,
+                initializer=initializer,
                 dtype=dtype,
                 name="decoder",
             )

@@ -19,6 +19,8 @@ class Llama(keras.Model):
 
     Args:
         config: `LlamaConfig`.
+        initializer: Keras initializer of tables and kernels, e.g. `"zeros"` where weights follow;
+            None for a normal distribution with the config's `initializer_range`.
         dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one.
 
     Call arguments:
@@ -46,11 +48,13 @@ class Llama(keras.Model):
         Touvron et al. 2023, "Llama 2", section 2.2; see also `LlamaConfig`.
     """
 
-    def __init__(self, config, dtype=None, **kwargs):
+    def __init__(self, config, initializer=None, dtype=None, **kwargs):
         if not isinstance(config, LlamaConfig):
             raise TypeError(f"`config` must be a `LlamaConfig`. Received: {type(config).__name__}.")
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        initializer = keras.initializers.get(
+            initializer or keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        )
 
         # Layers
         self.embedding = TokenAndPositionEmbedding(

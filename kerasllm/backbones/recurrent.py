@@ -16,6 +16,8 @@ class Recurrent(keras.Model):
 
     Args:
         config: `RecurrentConfig`.
+        initializer: Keras initializer of the token table, e.g. `"zeros"` where weights come next;
+            None for a normal distribution with the config's `initializer_range`.
         dtype: str or `keras.DTypePolicy`, e.g. `"mixed_float16"`; None for Keras' global one.
 
     Call arguments:
@@ -44,7 +46,7 @@ class Recurrent(keras.Model):
         Memory"; Cho et al. 2014, "Learning Phrase Representations using RNN Encoder–Decoder".
     """
 
-    def __init__(self, config, dtype=None, **kwargs):
+    def __init__(self, config, initializer=None, dtype=None, **kwargs):
         if not isinstance(config, RecurrentConfig):
             raise TypeError(
                 f"`config` must be a `RecurrentConfig`. Received: {type(config).__name__}."
@@ -56,9 +58,8 @@ class Recurrent(keras.Model):
             config.max_length,
             config.vocab_size,
             config.embed_dim,
-            embeddings_initializer=keras.initializers.TruncatedNormal(
-                stddev=config.initializer_range
-            ),
+            embeddings_initializer=initializer
+            or keras.initializers.TruncatedNormal(stddev=config.initializer_range),
             positions=None,  # the order of the tokens is in the states
             dtype=dtype,
             name="embedding",

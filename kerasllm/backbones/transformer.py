@@ -20,6 +20,8 @@ class Transformer(keras.Model):
         config: `TransformerConfig`.
         cross_attention: bool, whether every block also attends to a `context`.
         token_emb: `keras.layers.Embedding` or None: a token table to share.
+        initializer: Keras initializer of tables and kernels, e.g. `"zeros"` where weights follow;
+            None for a normal distribution with the config's `initializer_range`.
         dtype: str or `keras.DTypePolicy`, e.g. `"mixed_float16"`; None for Keras' global one.
 
     Call arguments:
@@ -46,13 +48,17 @@ class Transformer(keras.Model):
         (1, 3, 8)
     """
 
-    def __init__(self, config, cross_attention=False, token_emb=None, dtype=None, **kwargs):
+    def __init__(
+        self, config, cross_attention=False, token_emb=None, initializer=None, dtype=None, **kwargs
+    ):
         if not isinstance(config, TransformerConfig):
             raise TypeError(
                 f"`config` must be a `TransformerConfig`. Received: {type(config).__name__}."
             )
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        initializer = keras.initializers.get(
+            initializer or keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        )
 
         # Layers
         self.embedding = TokenAndPositionEmbedding(

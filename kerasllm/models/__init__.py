@@ -1,6 +1,7 @@
 """Models: a backbone and a head, a `keras.Model`."""
 
 from kerasllm.models.causal_lm import CausalLM
+from kerasllm.models.lora import add_lora, load_lora, merge_lora, save_lora
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 from kerasllm.models.span_labeler import SpanLabeler
@@ -26,4 +27,8 @@ __all__ = [
     "TextClassifier",
     "TokenClassifier",
     "TokenDetector",
+    "add_lora",
+    "load_lora",
+    "merge_lora",
+    "save_lora",
 ]

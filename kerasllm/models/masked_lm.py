@@ -1,9 +1,14 @@
 """A backbone with the head that fills in masked tokens."""
 
+import logging
+
 import keras
 
+from kerasllm import families
 from kerasllm.layers import TokenLogits, activation_function
 from kerasllm.models.pretrained import Pretrained
+
+logger = logging.getLogger("kerasllm")
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -15,6 +20,9 @@ class MaskedLM(Pretrained):
             gives fresh weights; `from_pretrained` gives trained ones.
         family: str or None: family of the backbone; None where `backbone` is the name of a size.
         tokenizer: of `kerasllm.tokenizers`, or None.
+        activation: str or None, of the head, one of `kerasllm.config.ACTIVATIONS`; None for the
+            family's.
+        epsilon: float or None, of the head's LayerNorm; None for that of the blocks.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
 
     Call arguments:
@@ -37,27 +45,43 @@ class MaskedLM(Pretrained):
 
     HEAD = "masked_lm"
 
-    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._add_layers(**self._start(backbone, family, dtype))
+    def __init__(
+        self,
+        backbone,
+        *,
+        family=None,
+        tokenizer=None,
+        activation=None,
+        epsilon=None,
+        dtype=None,
+        **kwargs,
+    ):
+        self._start(backbone, family, dtype)
+        self.activation = activation or self._usual()["activation"]
+        self.epsilon = epsilon or self._usual()["epsilon"]
+        self._add_layers()
         self._connect(tokenizer, **kwargs)
 
-    def _add_layers(self, activation=None):
-        """Make the head; the options are those of a family.
+    def _usual(self):
+        """What the family's head has in Hugging Face's code."""
+        options = families.head(self.family, self.HEAD).options
+        return {
+            "activation": options.get("activation") or self.config.activation,
+            "epsilon": self.config.epsilon,
+        }
 
-        Args:
-            activation: str or None, of `transform`; None for that of the blocks.
-        """
+    def _add_layers(self):
         config, policy = self.config, self.backbone.dtype_policy
         initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         self.transform = keras.layers.Dense(
             config.embedding_dim or config.embed_dim,
-            activation=activation_function(activation or config.activation),
+            activation=activation_function(self.activation),
             kernel_initializer=initializer,
             dtype=policy,
             name="transform",
         )
         self.layernorm = keras.layers.LayerNormalization(
-            epsilon=config.epsilon, dtype=policy, name="layernorm"
+            epsilon=self.epsilon, dtype=policy, name="layernorm"
         )
         self.logits = TokenLogits(
             self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
@@ -69,3 +93,24 @@ class MaskedLM(Pretrained):
 
     def _head(self, hidden_states, inputs):
         return self.logits(self.layernorm(self.transform(hidden_states)))
+
+    def get_config(self):
+        return {**super().get_config(), "activation": self.activation, "epsilon": self.epsilon}
+
+    def _fields(self):
+        self.tell_of_head("transformers", self._usual())
+        return {}
+
+    def tell_of_head(self, library, theirs):
+        """Log where a library's head of this kind computes with other constants than this one.
+
+        Args:
+            library: str, its name.
+            theirs: dict of its `activation` and `epsilon`, which its files don't say.
+        """
+        ours = {name: getattr(self, name) for name in theirs}
+        if ours != theirs:
+            logger.warning(
+                "%s gives the head of this family %s where this model has %s: logits will differ.",
+                *(library, theirs, ours),
+            )

@@ -1,27 +1,19 @@
 """What all models share: inputs by name, and checkpoints in Hugging Face's layout."""
 
+import dataclasses
 import json
 import logging
 
 import keras
 import numpy as np
 
-from kerasllm import families, tokenizers, weights
+from kerasllm import families, weights
 from kerasllm.atomic import whole
 from kerasllm.backbones import backbone_of
 from kerasllm.families import keras_hub
 from kerasllm.models import preset, preset_tokenizer
-
-
-def load_tokenizer(folder):  # XXX until the package has it
-    if hasattr(tokenizers, "load_tokenizer"):
-        return tokenizers.load_tokenizer(folder)
-    return (
-        tokenizers.WordPieceTokenizer.from_pretrained(folder)
-        if (folder / "vocab.txt").exists() or (folder / "tokenizer.json").exists()
-        else None
-    )
-
+from kerasllm.models.lora import Lora, put_lora
+from kerasllm.tokenizers import load_tokenizer
 
 logger = logging.getLogger("kerasllm")
 
@@ -49,6 +41,7 @@ class Pretrained(keras.Model):
         config: the backbone's config.
         family: str, a name in `families.FAMILIES`.
         tokenizer: what turns texts into its inputs, or None.
+        lora: `Lora`, which adapters it has, or None.
     """
 
     HEAD = None
@@ -82,6 +75,7 @@ class Pretrained(keras.Model):
         inputs, policy = dict(self.backbone.input), self.backbone.dtype_policy
         super().__init__(inputs=inputs, outputs=self._head(self.backbone(inputs), inputs), **kwargs)
         self.tokenizer = tokenizer
+        self.lora = None
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
         self.input_spec = None  # a step with a cache has other inputs than the graph
@@ -111,12 +105,17 @@ class Pretrained(keras.Model):
             "family": self.family,
             "name": self.name,
             "trainable": self.trainable,
+            **({} if self.lora is None else {"lora": dataclasses.asdict(self.lora)}),
         }
 
     @classmethod
     def from_config(cls, config):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**{**config, "backbone": backbone})
+        config = dict(config, backbone=keras.saving.deserialize_keras_object(config["backbone"]))
+        lora = config.pop("lora", None)
+        model = cls(**config)
+        if lora is not None:
+            put_lora(model, Lora(**lora))
+        return model
 
     @classmethod
     def from_pretrained(cls, name, *, fresh_head=False, dtype=None, **options):
@@ -145,25 +144,26 @@ class Pretrained(keras.Model):
     @classmethod
     def _read(cls, folder, fresh_head, dtype, options_of):
         fields = weights.read_json(folder / "config.json")
-        from_hub = keras_hub.is_preset(fields)
-        read_config = keras_hub.config_from_preset if from_hub else families.config_from_hf
-        family, config = read_config(fields)
-        families.head(family, cls.HEAD)  # before anything large is made
-        if from_hub:
-            fields = preset.label_fields(folder, family, cls.HEAD)
+        is_preset = keras_hub.is_preset(fields)
+        if is_preset:
+            family, config = keras_hub.config_from_preset(fields)
+            fields, head = preset.head_fields(folder, family, cls.HEAD)
             tokenizer = preset_tokenizer.load_preset_tokenizer(folder, family)
         else:
-            tokenizer = load_tokenizer(folder)
-        backbone = backbone_of(config, dtype=dtype, name="backbone")
+            family, config = families.config_from_hf(fields)
+            head, tokenizer = {}, load_tokenizer(folder)
+        families.head(family, cls.HEAD)  # before anything large is made
+        # Random numbers would take longer than the checkpoint, which has all of them anyway.
+        backbone = backbone_of(config, initializer="zeros", dtype=dtype, name="backbone")
         model = cls(
             backbone=backbone,
             family=family,
             tokenizer=tokenizer,
-            **options_of({**fields, "rate": getattr(config, "rate", 0.0)}),
+            **{**head, **options_of({**fields, "rate": getattr(config, "rate", 0.0)})},
         )
         if model.tokenizer is None:
             logger.info("`%s` holds no tokenizer: the model takes token ids alone.", folder)
-        if from_hub:
+        if is_preset:
             _tell_fresh(preset.load_preset(model, folder, fresh_head))
         else:
             model._load(folder, fresh_head)
@@ -197,8 +197,10 @@ class Pretrained(keras.Model):
 
         Raises:
             OSError: the folder can't be written.
-            ValueError: a checkpoint of the family can't say what the model's config says.
+            ValueError: a checkpoint of the family can't say what the model's config says, or the
+                model has adapters.
         """
+        self._check_whole()
         head = families.head(self.family, self.HEAD)
         fields = {
             "architectures": [head.architecture],
@@ -230,11 +232,20 @@ class Pretrained(keras.Model):
         Raises:
             OSError: the folder can't be written.
             ValueError: keras-hub doesn't have the family, or can't compute what the model's config
-                says.
+                says, or the model has adapters.
         """
+        self._check_whole()
         with whole(folder) as aside:
             aside.mkdir()
             preset.save_preset(self, aside)
+
+    def _check_whole(self):
+        if self.lora is not None:
+            raise ValueError(
+                "`model` must have no adapters to be saved as a whole. Received: "
+                f"{len(self.lora.layers)} of them (save the model that `merge_lora` makes, or the "
+                "adapters alone with `save_lora`)."
+            )
 
     def _fields(self):
         """Fields of `config.json` beyond the backbone's."""

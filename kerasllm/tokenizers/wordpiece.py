@@ -22,6 +22,10 @@ from tokenizers import (
     trainers,
 )
 
+from kerasllm.tokenizers.files import read, read_json, read_object, write
+from kerasllm.tokenizers.rows import FIRST, SECOND, Template, make_batch
+from kerasllm.tokenizers.texts import check_iterable, checked_ids, encode_batch, to_str
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARS = 100  # BERT's rule: a longer word is [UNK] as a whole
 MAX_ENTRY_BYTES = 256  # a limit of TensorFlow Text's FastWordpieceTokenizer
@@ -86,6 +90,12 @@ class WordPieceTokenizer:
         self.pad_id, self.unk_id = ids["[PAD]"], ids["[UNK]"]
         self.cls_id, self.sep_id = ids["[CLS]"], ids["[SEP]"]
         self.mask_id = ids.get("[MASK]")  # None where the vocabulary has none
+        cls, sep = (self.cls_id, 0), (self.sep_id, 0)
+        self._template = Template(
+            single=(cls, (FIRST, 0), sep),
+            pair=(cls, (FIRST, 0), sep, (SECOND, 1), (self.sep_id, 1)),
+            with_segments=True,
+        )
         self._special_tokens = [token for token in SPECIAL_TOKENS if token in ids]
         self._rust = Tokenizer(
             models.WordPiece(
@@ -203,9 +213,9 @@ class WordPieceTokenizer:
         }
         for token in self._special_tokens:
             config[token.strip("[]").lower() + "_token"] = token
-        _write(folder / "vocab.txt", "".join(entry + "\n" for entry in self.vocab))
-        _write(folder / "tokenizer.json", rust.to_str(pretty=True) + "\n")
-        _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+        write(folder / "vocab.txt", "".join(entry + "\n" for entry in self.vocab))
+        write(folder / "tokenizer.json", rust.to_str(pretty=True) + "\n")
+        write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def train(cls, texts, *, vocab_size=8000, min_frequency=2, lowercase=True, **options):
@@ -234,7 +244,7 @@ class WordPieceTokenizer:
             >>> tokenizer.decode(tokenizer.encode("Lower"))
             'lower'
         """
-        _check_iterable(texts)
+        check_iterable(texts)
         if vocab_size <= len(SPECIAL_TOKENS):
             raise ValueError(
                 f"`vocab_size` must be more than {len(SPECIAL_TOKENS)}, the number of special "
@@ -266,7 +276,7 @@ class WordPieceTokenizer:
         return cls(sorted(ids, key=ids.get), lowercase=lowercase, **options)
 
     def _words(self, text):
-        plain = self._rust.normalizer.normalize_str(_to_str(text))
+        plain = self._rust.normalizer.normalize_str(to_str(text))
         return [word for word, _ in self._rust.pre_tokenizer.pre_tokenize_str(plain)]
 
     # ---------------------------------------------------------------- Python
@@ -285,7 +295,7 @@ class WordPieceTokenizer:
             >>> WordPieceTokenizer(vocab).encode("Suns")
             [4, 5]
         """
-        return self._rust.encode(_to_str(text), add_special_tokens=False).ids
+        return self._rust.encode(to_str(text), add_special_tokens=False).ids
 
     def decode(self, ids):
         """Turns ids back into text, leaving out `[PAD]`, `[CLS]` and `[SEP]`.
@@ -304,17 +314,11 @@ class WordPieceTokenizer:
             >>> WordPieceTokenizer(vocab).decode([2, 4, 5, 3, 0])
             'suns'
         """
-        ids = [int(index) for index in ids]
-        for index in ids:
-            if not 0 <= index < self.vocab_size:
-                raise ValueError(
-                    f"`ids` must be between 0 and {self.vocab_size - 1}. Received: {index} "
-                    "(was it made with another vocabulary?)"
-                )
+        ids = checked_ids(ids, self.vocab_size)
         silent = {self.pad_id, self.cls_id, self.sep_id}
         return self._rust.decoder.decode([self.vocab[i] for i in ids if i not in silent])
 
-    def __call__(self, texts, pairs=None, *, max_length, pad_to=None):
+    def __call__(self, texts, pairs=None, *, max_length, pad_to=None, padding_side="right"):
         """Turns a batch of texts, or of pairs of texts, into what a BERT model takes.
 
         A row is `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]`. What is longer than
@@ -326,6 +330,7 @@ class WordPieceTokenizer:
             max_length: int, the longest row, special tokens included.
             pad_to: int, the width of the result, at least `max_length`; None makes it the
                 longest row of this batch.
+            padding_side: `"right"` or `"left"`, where the padding stands.
 
         Returns:
             dict of int32 arrays `(batch, length)`: `token_ids`, `padding_mask` (1 at tokens, 0 at
@@ -333,7 +338,8 @@ class WordPieceTokenizer:
 
         Raises:
             TypeError: where `texts` or `pairs` is a single string, or an item is no text.
-            ValueError: where `pairs` differs from `texts` in length, or a length is too small.
+            ValueError: where `pairs` differs from `texts` in length, a length is too small, or
+                `padding_side` is another word.
 
         Example:
             >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s", "moon"]
@@ -343,52 +349,15 @@ class WordPieceTokenizer:
             >>> batch["segment_ids"].tolist()
             [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]
         """
-        room = _room(max_length, pairs is not None)
-        if pad_to is not None and pad_to < max_length:
-            raise ValueError(
-                f"`pad_to` must be at least `max_length`. Received: pad_to={pad_to}, "
-                f"max_length={max_length}"
-            )
-        firsts = self._encode_batch(texts, "texts")
-        if pairs is None:
-            firsts = [ids[:room] for ids in firsts]
-            rows = [[self.cls_id, *ids, self.sep_id] for ids in firsts]
-        else:
-            seconds = self._encode_batch(pairs, "pairs")
-            if len(firsts) != len(seconds):
-                raise ValueError(
-                    "`pairs` must have as many texts as `texts`. Received: "
-                    f"{len(firsts)} texts and {len(seconds)} pairs"
-                )
-            keeps = [_keep_first(len(a), len(b), room) for a, b in zip(firsts, seconds)]
-            firsts = [ids[:keep] for ids, keep in zip(firsts, keeps)]
-            seconds = [ids[: room - keep] for ids, keep in zip(seconds, keeps)]
-            rows = [
-                [self.cls_id, *a, self.sep_id, *b, self.sep_id] for a, b in zip(firsts, seconds)
-            ]
-        return self._padded(rows, [len(ids) + 2 for ids in firsts], pad_to)
-
-    def _encode_batch(self, texts, argument):
-        _check_iterable(texts, argument)
-        texts = [_to_str(text, f"{argument}[{i}]") for i, text in enumerate(texts)]
-        return [item.ids for item in self._rust.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _padded(self, rows, starts, width):
-        """Arrays of `rows`, whose second segments begin at `starts`."""
-        lengths = np.array([len(row) for row in rows], np.int32)
-        # An empty batch is as wide as an empty text.
-        width = width or max(lengths, default=2)
-        token_ids = np.full((len(rows), width), self.pad_id, np.int32)
-        for index, row in enumerate(rows):
-            token_ids[index, : len(row)] = row
-        columns = np.arange(width)[None]  # (1, length)
-        mask = columns < lengths[:, None]  # (batch, length)
-        segments = mask & (columns >= np.array(starts, np.int32)[:, None])
-        return {
-            "token_ids": token_ids,
-            "padding_mask": mask.astype(np.int32),
-            "segment_ids": segments.astype(np.int32),
-        }
+        return make_batch(
+            self._template,
+            encode_batch(self._rust, texts, "texts"),
+            None if pairs is None else encode_batch(self._rust, pairs, "pairs"),
+            max_length=max_length,
+            pad_to=pad_to,
+            padding_side=padding_side,
+            pad_id=self.pad_id,
+        )
 
     # ---------------------------------------------------------------- graph
 
@@ -416,53 +385,6 @@ class WordPieceTokenizer:
             [[2, 4, 3, 0], [2, 4, 4, 3]]
         """
         return _graph_module(self)
-
-
-# -------------------------------------------------------------------- texts and lengths
-
-
-def _to_str(text, argument="text"):
-    """`text` as a `str` that UTF-8 can hold, what is broken in it replaced by U+FFFD."""
-    if isinstance(text, bytes):
-        return text.decode("utf-8", "replace")
-    if not isinstance(text, str):
-        raise TypeError(
-            f"`{argument}` must be a str or bytes. Received: {text!r} of type "
-            f"{type(text).__name__} (is a row without text among the data?)"
-        )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # lone surrogates; two that belong together become one character
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
-def _check_iterable(texts, argument="texts"):
-    if isinstance(texts, (str, bytes)):
-        raise TypeError(
-            f"`{argument}` must be a list of texts. Received: the single text {texts[:40]!r} "
-            "(write [text])"
-        )
-
-
-def _room(max_length, with_pairs):
-    """Number of ids that fit between the special tokens."""
-    special = 3 if with_pairs else 2
-    if max_length < special:
-        raise ValueError(
-            f"`max_length` must be at least {special}, the number of special tokens in a row. "
-            f"Received: {max_length}"
-        )
-    return max_length - special
-
-
-def _keep_first(first, second, room):
-    """How many of `first` ids stay where `first + second` must fit into `room`.
-
-    This is Hugging Face's 'longest_first': the shorter text may fill half the room, the longer
-    one the rest; of equal ones the second is taken for the longer.
-    """
-    return min(first, room // 2) if first <= second else room - min(second, room // 2)
 
 
 # -------------------------------------------------------------------- vocabulary
@@ -509,26 +431,8 @@ def _alphabet(words, min_frequency, room):
 # -------------------------------------------------------------------- Hugging Face's files
 
 
-def _write(path, text):
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _read(path):
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text. Received: {error}") from error
-
-
-def _read_json(path):
-    try:
-        return json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must be JSON. Received: {error} (is it whole?)") from error
-
-
 def _read_vocab_txt(path):
-    return _read(path).removesuffix("\n").split("\n")
+    return read(path).removesuffix("\n").split("\n")
 
 
 def _expect(path, what, received, *allowed):
@@ -541,7 +445,7 @@ def _expect(path, what, received, *allowed):
 
 def _read_tokenizer_json(path):
     """Vocabulary and options that a tokenizer.json holds, if it is BERT's WordPiece."""
-    whole = _read_json(path)
+    whole = read_json(path)
     parts = {}
     for name, kind in (
         ("model", "WordPiece"),
@@ -601,9 +505,7 @@ def _check_template(path, processor):
 
 def _read_tokenizer_config(path, needs_class):
     """Options that a tokenizer_config.json states."""
-    config = _read_json(path)
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a JSON object. Received: {type(config).__name__}")
+    config = read_object(path)
     if needs_class and config.get("tokenizer_class"):
         family = config["tokenizer_class"].removesuffix("Fast").removesuffix("Tokenizer")
         _expect(path, "tokenizer_class", family, *BERT_TOKENIZERS)
@@ -781,6 +683,8 @@ def _graph_module(tokenizer):
     try:
         import tensorflow as tf
         import tensorflow_text as tf_text
+
+        from kerasllm.tokenizers import rows_in_graph
     except ImportError as error:
         raise ImportError(
             "`in_graph` needs TensorFlow and the TensorFlow Text of the same version. Received: "
@@ -823,20 +727,13 @@ def _graph_module(tokenizer):
 
         def __call__(self, texts, pairs=None, *, max_length):
             """Turns strings `(batch,)` into a dict of int32 tensors `(batch, length)`."""
-            room = _room(max_length, pairs is not None)
-            first = self.encode(texts)
-            batch = first.nrows()
-            cls = tf.fill([batch, 1], tokenizer.cls_id)
-            sep = tf.fill([batch, 1], tokenizer.sep_id)
-            if pairs is None:
-                first = first[:, :room]
-                row = tf.concat([cls, first, sep], axis=1)
-            else:
-                second = self.encode(pairs)
-                keep = self._keep_first(first.row_lengths(), second.row_lengths(), room)
-                first, second = self._head(first, keep), self._head(second, room - keep)
-                row = tf.concat([cls, first, sep, second, sep], axis=1)
-            return self._padded(row, first.row_lengths() + 2)
+            return rows_in_graph.make_batch(
+                tokenizer._template,
+                self.encode(texts),
+                None if pairs is None else self.encode(pairs),
+                max_length=max_length,
+                pad_id=tokenizer.pad_id,
+            )
 
         def _words(self, texts, keep=None):
             """Strings `(batch,)` as words `(batch, None)`; those that match `keep` are one."""
@@ -875,33 +772,5 @@ def _graph_module(tokenizer):
             run = tf.cumsum(tf.cast(rank == 0, tf.int64)) + row
             key = run * 256 + tf.cast(rank, tf.int64)  # Unicode has fewer ranks
             return tf.gather(forms, tf.argsort(key, stable=True))
-
-        def _keep_first(self, first, second, room):
-            """`_keep_first` for tensors of lengths."""
-            shorter = tf.minimum(first, room // 2)
-            return tf.where(first <= second, shorter, room - tf.minimum(second, room // 2))
-
-        def _head(self, ids, keep):
-            """The first `keep` (batch,) ids of each row."""
-            row = ids.value_rowids()
-            position = tf.range(tf.size(row, tf.int64)) - tf.gather(ids.row_starts(), row)
-            return self._filtered(ids.values, row, position < tf.gather(keep, row), ids.nrows())
-
-        def _padded(self, rows, starts):
-            """Tensors of ragged `rows`, whose second segments begin at `starts`."""
-            # At least two columns, as wide as an empty text, because no layer of a model takes
-            # the (0, 0) that an empty batch would be.
-            lengths = rows.row_lengths()
-            width = tf.reduce_max(tf.concat([lengths, [2]], axis=0))
-            token_ids = rows.to_tensor(tokenizer.pad_id)
-            missing = width - tf.shape(token_ids, out_type=width.dtype)[1]
-            token_ids = tf.pad(token_ids, [[0, 0], [0, missing]])
-            mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
-            before = tf.sequence_mask(starts, width, dtype=tf.int32)
-            return {
-                "token_ids": token_ids,
-                "padding_mask": mask,
-                "segment_ids": mask * (1 - before),
-            }
 
     return InGraphWordPiece()
