@@ -178,12 +178,13 @@ class Stored:
 
 
 class Tensors:
-    """The tensors of a folder's `model.safetensors`, or of the shards that its index names.
+    """The tensors of a file in a folder, or of the shards that its index names.
 
     Each is read when it is asked for, so no more than one is in memory.
 
     Args:
         folder: `pathlib.Path`.
+        file: str, the file's name.
 
     Raises:
         FileNotFoundError: the folder holds no safetensors (pickled weights are never read), or
@@ -191,11 +192,11 @@ class Tensors:
         ValueError: a file is truncated or damaged.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, file=FILE):
         self._stack = contextlib.ExitStack()
-        index = folder / INDEX
-        files = [FILE]
-        if not (folder / FILE).is_file() and index.is_file():
+        index = folder / f"{file}.index.json"
+        files = [file]
+        if not (folder / file).is_file() and index.is_file():
             files = sorted(set(read_json(index).get("weight_map", {}).values()))
         self._files = {}
         for name in files:
@@ -249,6 +250,11 @@ class Place:
         return self.stored.shape(tuple(self.variable.shape), self.is_kernel)
 
 
+def as_stored(name):
+    """Return what a map of names says of a layer as `Stored`, where a plain name means defaults."""
+    return Stored(name) if isinstance(name, str) else name
+
+
 def state_dict(model, names):
     """Pair the variables of a model with their names in a checkpoint.
 
@@ -265,8 +271,8 @@ def state_dict(model, names):
     """
     places = {}
     for path, stored in names.items():
-        stored = Stored(stored) if isinstance(stored, str) else stored
-        layer = _attribute(model, path)
+        stored = as_stored(stored)
+        layer = attribute(model, path)
         if layer is None and not stored.optional:
             raise ValueError(
                 f"The model has no layer `{path}`, which the checkpoints of its family hold."
@@ -287,7 +293,16 @@ def _variables(layer, name):
             yield f"{name}.{suffix}", variable, dense and attribute == "kernel"
 
 
-def _attribute(model, path):
+def attribute(model, path):
+    """Return what an attribute path names.
+
+    Args:
+        model: `keras.Model`.
+        path: str, e.g. `"backbone.blocks.0.att.query_dense"`.
+
+    Returns:
+        A layer or a variable; None if there is none.
+    """
     value = model
     for part in path.split("."):
         if part.isdigit():
@@ -299,7 +314,9 @@ def _attribute(model, path):
     return value
 
 
-def load_weights(model, folder, names, *, prefix="", other_prefix="", ignored=(), fresh=()):
+def load_weights(
+    model, folder, names, *, prefix="", other_prefix="", ignored=(), fresh=(), file=FILE
+):
     """Copy a checkpoint into a model, strictly: every tensor has its place, every place its tensor.
 
     Args:
@@ -311,6 +328,7 @@ def load_weights(model, folder, names, *, prefix="", other_prefix="", ignored=()
         ignored: regular expressions of tensor names that may be left over.
         fresh: attribute paths of heads that keep their fresh weights if the checkpoint lacks them
             as a whole.
+        file: str, the file's name.
 
     Returns:
         list of the paths in `fresh` that the checkpoint did not have.
@@ -319,13 +337,13 @@ def load_weights(model, folder, names, *, prefix="", other_prefix="", ignored=()
         ValueError: tensors are missing, left over, or of another shape; the message lists all.
     """
     places = state_dict(model, names)
-    with Tensors(folder) as tensors:
+    with Tensors(folder, file) as tensors:
         found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
         absent = [path for path in fresh if path in names and not _has(names[path], found)]
         for path in absent:
             places = {key: at for key, at in places.items() if not _under(key, names[path])}
-        _check_names(folder, places, found, ignored, prefix)
-        _check_shapes(folder, places, found, tensors)
+        _check_names(folder / file, places, found, ignored, prefix)
+        _check_shapes(folder / file, places, found, tensors)
         for name, parts in places.items():
             array = tensors[found[name]]
             for place in parts:
@@ -356,7 +374,7 @@ def _has(stored, keys):
     return any(_under(key, stored) for key in keys)
 
 
-def _check_names(folder, places, found, ignored, prefix):
+def _check_names(path, places, found, ignored, prefix):
     missing = sorted(places.keys() - found.keys())
     unused = sorted(
         key
@@ -369,19 +387,19 @@ def _check_names(folder, places, found, ignored, prefix):
     )
     if missing or unused:
         raise ValueError(
-            f"`{folder / FILE}` does not fit the model. "
+            f"`{path}` does not fit the model. "
             f"Missing in the file: {missing or 'none'}. Unused from the file: {unused or 'none'}."
         )
 
 
-def _check_shapes(folder, places, found, tensors):
+def _check_shapes(path, places, found, tensors):
     wrong = []
     for name, (place, *_) in places.items():
         shape = tensors.shape(found[name])
         if shape != place.shape:
             wrong.append(f"{name} is {shape} and must be {place.shape}")
     if wrong:
-        raise ValueError(f"`{folder / FILE}` does not fit the model: {'; '.join(wrong)}.")
+        raise ValueError(f"`{path}` does not fit the model: {'; '.join(wrong)}.")
 
 
 def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
@@ -403,9 +421,7 @@ def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
         raise ValueError(f"The map of names does not reach these variables: {lost}.")
     shards = _shards(places, shard_bytes)
     for name, keys in shards.items():
-        tensors = {key: _assembled(places[key]) for key in keys}
-        # `transformers` wants to be told that the layout is PyTorch's.
-        safetensors.numpy.save_file(tensors, folder / name, metadata={"format": "pt"})
+        _write(folder / name, {key: places[key] for key in keys})
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(map(_bytes, places.values()))},
@@ -414,10 +430,28 @@ def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def save_part(model, path, names):
+    """Write some of a model's variables as one file.
+
+    Args:
+        model: `keras.Model`.
+        path: `pathlib.Path` of the file.
+        names: as for `load_weights`. What shares a tensor with others that are not named has zeros
+            in their place.
+    """
+    _write(path, state_dict(model, names))
+
+
+def _write(path, places):
+    tensors = {key: _assembled(parts) for key, parts in places.items()}
+    # `transformers` wants to be told that the layout is PyTorch's.
+    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+
+
 def _assembled(parts):
     """The checkpoint's tensor from all variables that share it."""
     first = parts[0]
-    whole = np.empty(first.shape, first.variable.numpy().dtype)
+    whole = np.zeros(first.shape, first.variable.numpy().dtype)
     for place in parts:
         value = place.variable.numpy()
         place.stored.put(whole, value, place.is_kernel)

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasllm.export.scorer import chunks
 from kerasllm.quiet import quiet
-from kerasllm.tokenizers import WordPieceTokenizer
+from kerasllm.tokenizers import load_tokenizer
 
 
 def load_artefact(path):
@@ -82,7 +82,7 @@ class TFLiteArtefact:
                     "with `to_tflite`."
                 ) from None
             lines = (pathlib.Path(folder) / "labels.txt").read_text(encoding="utf-8")
-            self._tokenizer = WordPieceTokenizer.from_pretrained(folder)
+            self._tokenizer = load_tokenizer(folder)
         self.labels = tuple(lines.removesuffix("\n").split("\n"))
         with quiet():
             interpreter = Interpreter(str(file))
@@ -95,6 +95,7 @@ class TFLiteArtefact:
     def predict(self, texts):
         """Give each text its class probabilities, float32 `(texts, num_classes)`."""
         ids = self._tokenizer(texts, max_length=self._length, pad_to=self._length)
+        ids.setdefault("segment_ids", np.zeros_like(ids["token_ids"]))
         rows = [
             self._signature(**{name: ids[name][i : i + 1] for name in self._names})["scores"]
             for i in range(len(texts))

@@ -61,6 +61,23 @@ def attach(content, inputs, vocab, labels, others=None):
     return _with_files(_with_buffer(content, BUFFER_NAME, classifier_metadata(inputs)), files)
 
 
+def attach_files(content, labels, files):
+    """Put the labels and a tokenizer's files into a .tflite file that MediaPipe can't tokenize for.
+
+    Args:
+        content: bytes, the file.
+        labels: sequence of str, names of the classes in the order of the scores.
+        files: dict, name: bytes.
+
+    Returns:
+        bytes.
+
+    Raises:
+        ValueError: a label holds a line break.
+    """
+    return _with_files(content, {LABELS_FILE: _lines("labels", labels), **files})
+
+
 def plain_text(text):
     """Do to a text what MediaPipe leaves undone for an uncased vocabulary.
 

@@ -63,6 +63,8 @@ class Scorer(tf.Module):
         Returns:
             float32 `(batch, num_classes)`, rows that sum to 1.
         """
+        if "segment_ids" not in inputs:  # not all tokenizers make them
+            inputs = {**inputs, "segment_ids": tf.zeros_like(inputs["token_ids"])}
         return self._softmax({name: inputs[name] for name in self.input_names})
 
     def score_texts(self, texts):
@@ -86,6 +88,7 @@ class Scorer(tf.Module):
     def tokenize(self, texts, pad_to=None):
         """The model's inputs for a list of texts, a dict of int32 arrays `(texts, length)`."""
         ids = self.tokenizer(texts, max_length=self.max_length, pad_to=pad_to)
+        ids.setdefault("segment_ids", np.zeros_like(ids["token_ids"]))  # of a single text
         return {name: ids[name] for name in self.input_names}
 
 

@@ -12,6 +12,7 @@ from kerasllm.atomic import whole
 from kerasllm.export import metadata, verify
 from kerasllm.export.scorer import Scorer
 from kerasllm.export.tensors import TensorModel
+from kerasllm.tokenizers import WordPieceTokenizer
 
 SIGNATURE = "serving_default"
 
@@ -87,9 +88,7 @@ def to_tflite(
     with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
         content = convert(scorer, quantize)
         checks = check_file(content, scorer.parameter_bytes)
-        order = _input_order(content)
-        options = _tokenizer_options(scorer.tokenizer)
-        content = metadata.attach(content, order, scorer.tokenizer.vocab, scorer.labels, options)
+        content = _with_tokenizer(content, scorer)
         aside.write_bytes(content)
         numbers, found = _verify(scorer, aside, texts, tolerance, quantize)
         report = verify.Report(
@@ -199,12 +198,18 @@ def _input_order(content):
     return [names[graph.Inputs(i)] for i in range(graph.InputsLength())]
 
 
-def _tokenizer_options(tokenizer):
-    """What MediaPipe does not ask for, and whoever tokenizes in an app has to know."""
+def _with_tokenizer(content, scorer):
+    """Put labels and tokenizer into the file: in MediaPipe's form where it has such tokenizers."""
+    tokenizer = scorer.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        name = "tokenizer_config.json"
-        return {name: (pathlib.Path(folder) / name).read_bytes()}
+        files = {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        return metadata.attach_files(content, scorer.labels, files)
+    # What MediaPipe does not ask for, and whoever tokenizes in an app has to know.
+    options = {name: files[name] for name in ("tokenizer_config.json",)}
+    order = _input_order(content)
+    return metadata.attach(content, order, tokenizer.vocab, scorer.labels, options)
 
 
 def _verify(scorer, file, texts, tolerance, quantize):
@@ -235,6 +240,12 @@ def _verify(scorer, file, texts, tolerance, quantize):
 
 def _warnings(scorer):
     tokenizer = scorer.tokenizer
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        yield (
+            "MediaPipe has no such tokenizer, so it does not run this file. Tokenize in the app, "
+            "and run the file with LiteRT."
+        )
+        return
     strip = tokenizer.lowercase if tokenizer.strip_accents is None else tokenizer.strip_accents
     if not tokenizer.lowercase:
         yield (

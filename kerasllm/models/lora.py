@@ -64,8 +64,8 @@ def add_lora(model, rank=8, *, alpha=None, rate=0.0, targets=TARGETS, head=True)
 
     The model is changed in place, and answers as before until it is trained: by `fit`, or by
     `compile` (after this call) and `model.fit`. Under a strategy, call it in the strategy's scope.
-    A `.keras` file keeps the adapters. `save_lora` writes them alone, `merge_lora` makes an ordinary
-    model of the whole.
+    A `.keras` file keeps the adapters, `save_lora` writes them alone, `merge_lora` makes one model
+    of it all.
 
     Args:
         model: a model of `kerasllm.models`.
