@@ -1,6 +1,5 @@
 """Weights in and out of safetensors, by a map of names: nothing missing, nothing left over."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -180,7 +179,8 @@ class Stored:
 class Tensors:
     """The tensors of a file in a folder, or of the shards that its index names.
 
-    Each is read when it is asked for, so no more than one is in memory.
+    Each is read when it is asked for, and one file at a time is open, so that no more than a shard
+    is ever mapped to memory: ask in the order of `keys`.
 
     Args:
         folder: `pathlib.Path`.
@@ -193,32 +193,40 @@ class Tensors:
     """
 
     def __init__(self, folder, file=FILE):
-        self._stack = contextlib.ExitStack()
         index = folder / f"{file}.index.json"
-        files = [file]
-        if not (folder / file).is_file() and index.is_file():
-            files = sorted(set(read_json(index).get("weight_map", {}).values()))
-        self._files = {}
-        for name in files:
-            file = self._stack.enter_context(_open(folder / name))
-            self._files.update(dict.fromkeys(file.keys(), file))
+        paths = [folder / file]
+        if not paths[0].is_file() and index.is_file():
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            paths = [folder / name for name in names]
+        self._paths, self._shapes = {}, {}
+        for path in paths:
+            with _open(path) as opened:
+                for key in opened.keys():
+                    self._paths[key] = path
+                    self._shapes[key] = tuple(opened.get_slice(key).get_shape())
+        self._path = self._open = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._stack.close()
+        if self._open is not None:
+            self._open.__exit__(*error)
 
     def keys(self):
-        """Names of all tensors."""
-        return self._files.keys()
+        """Names of all tensors, file by file."""
+        return self._paths.keys()
 
     def shape(self, name):
         """Shape of a tensor, tuple."""
-        return tuple(self._files[name].get_slice(name).get_shape())
+        return self._shapes[name]
 
     def __getitem__(self, name):
-        return self._files[name].get_tensor(name)
+        if self._path != self._paths[name]:
+            self.__exit__(None, None, None)
+            self._path = self._paths[name]
+            self._open = _open(self._path).__enter__()
+        return self._open.get_tensor(name)
 
 
 def _open(path):
@@ -344,10 +352,10 @@ def load_weights(
             places = {key: at for key, at in places.items() if not _under(key, names[path])}
         _check_names(folder / file, places, found, ignored, prefix)
         _check_shapes(folder / file, places, found, tensors)
-        for name, parts in places.items():
-            array = tensors[found[name]]
-            for place in parts:
-                place.variable.assign(place.stored.take(array, place.is_kernel))
+        name_of = {key: name for name, key in found.items()}
+        for key in tensors.keys():
+            for place in places.get(name_of[key], ()):
+                place.variable.assign(place.stored.take(tensors[key], place.is_kernel))
     return absent
 
 

@@ -119,6 +119,22 @@ def test_transformers_loads_what_we_save(folder, tmp_path):
     assert torch.is_tensor(next(theirs.parameters()))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["bert", "albert", "gpt2", "llama", "bart", "gru"])
+def test_in_half_precision(family, dtype, tmp_path):
+    head = next(iter(families.FAMILIES[family].HEADS))
+    folder = FIXTURES / family / head
+    model = loaded(folder, dtype=dtype)
+    assert {weight.dtype for weight in model.backbone.weights} == {dtype}
+    inputs, expected = batch_of(folder)
+    model.save_pretrained(tmp_path)
+    for model in (model, loaded_as(folder, tmp_path)):  # the second in float32
+        output = np.array(model(inputs), "float32")
+        there = real(inputs) if output.ndim == 3 else slice(None)
+        tolerance = 0.2 if dtype == "bfloat16" else 0.03
+        np.testing.assert_allclose(output[there], expected[there], atol=tolerance)
+
+
 @pytest.mark.parametrize("pieces", [(1,) * 7, (4, 1, 2), (7,)], ids=str)
 @pytest.mark.parametrize("folder", DECODERS)
 def test_steps_equal_the_whole(folder, pieces):

@@ -267,3 +267,26 @@ def test_weights_that_the_map_does_not_reach(tmp_path):
     with pytest.raises(ValueError, match=r"does not reach these variables: \[.*classifier/kernel"):
         weights.save_weights(model, tmp_path, {"pooler": "pooler"})
     assert not list(tmp_path.iterdir())
+
+
+def test_shards(folder, tmp_path):
+    model = read(folder)
+    model.save_pretrained(tmp_path / "shards", shard_bytes=2000)
+    files = sorted(path.name for path in (tmp_path / "shards").glob("*.safetensors"))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    index = json.loads((tmp_path / "shards" / "model.safetensors.index.json").read_text())
+    tensors = {}
+    for name in files:
+        part = safetensors.numpy.load_file(tmp_path / "shards" / name)
+        assert {index["weight_map"][key] for key in part} == {name}
+        tensors |= part
+    whole = safetensors.numpy.load_file(folder / "model.safetensors")
+    assert index["metadata"]["total_size"] == sum(value.nbytes for value in tensors.values())
+    assert tensors.keys() == {name for name in whole if "position_ids" not in name}
+    again = read(tmp_path / "shards")
+    for one, other in zip(again.weights, model.weights):
+        np.testing.assert_array_equal(one, other)
+    (tmp_path / "shards" / files[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"must hold a `{files[1]}`"):
+        read(tmp_path / "shards")

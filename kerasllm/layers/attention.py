@@ -77,7 +77,7 @@ def write_cache(cache, new, position):
     )
 
 
-def dot_product_attention(query, key, value, attention_bias=None, dropout=None):
+def dot_product_attention(query, key, value, attention_bias=None, dropout=None, scale=None):
     """Weigh `value` by the softmax of the scaled products of `query` and `key`.
 
     Args:
@@ -86,6 +86,7 @@ def dot_product_attention(query, key, value, attention_bias=None, dropout=None):
         value: float `(batch, kv_heads, key, projection_dim)`.
         attention_bias: float, broadcast to `(batch, heads, query, key)`, or None.
         dropout: function over the weights, or None.
+        scale: float, of the products; None for `projection_dim**-0.5`.
 
     Returns:
         The pair `(output, weights)`: float `(batch, heads, query, projection_dim)` and
@@ -97,7 +98,7 @@ def dot_product_attention(query, key, value, attention_bias=None, dropout=None):
     """
     heads, kv_heads = query.shape[1], key.shape[1]
     # Scaling the query instead of the scores is the same product on a smaller tensor.
-    query = query * (query.shape[-1] ** -0.5)
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
     # Neighbouring heads share a key: as more queries of one head, they need no copies of it.
     scores = ops.matmul(_in_heads(query, kv_heads), ops.transpose(key, (0, 1, 3, 2)))
     scores = _in_heads(scores, heads)  # (batch, heads, query, key)
@@ -182,6 +183,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         embed_dim: int, width of input and output; divisible by `num_heads`.
         num_heads: int, number of heads.
         rate: float in [0, 1), dropout on the attention weights.
+        projection_dim: int or None, width of a head; None for `embed_dim / num_heads`.
         kernel_initializer: Keras initializer of the four kernels.
 
     Call arguments:
@@ -198,7 +200,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         float `(batch, query, embed_dim)`; with a `cache`, the pair of that and the cache.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`.
+        ValueError: `embed_dim` is not divisible by `num_heads`, and no `projection_dim` given.
 
     Example:
         >>> layer = MultiHeadSelfAttention(32, num_heads=4)
@@ -210,28 +212,36 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     """
 
     def __init__(
-        self, embed_dim, num_heads=8, *, rate=0.0, kernel_initializer="glorot_uniform", **kwargs
+        self,
+        embed_dim,
+        num_heads=8,
+        *,
+        rate=0.0,
+        projection_dim=None,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        if embed_dim % num_heads != 0:
+        if projection_dim is None and embed_dim % num_heads != 0:
             raise ValueError(
                 "`embed_dim` must be divisible by `num_heads`. "
                 f"Received: embed_dim={embed_dim}, num_heads={num_heads}."
             )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
-        self.projection_dim = embed_dim // num_heads
+        self.projection_dim = projection_dim or embed_dim // num_heads
+        self.inner_dim = num_heads * self.projection_dim
         self.rate = rate
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.query_dense = self._dense("query_dense")
-        self.key_dense = self._dense("key_dense")
-        self.value_dense = self._dense("value_dense")
-        self.combine_heads = self._dense("combine_heads")
+        self.query_dense = self._dense(self.inner_dim, "query_dense")
+        self.key_dense = self._dense(self.inner_dim, "key_dense")
+        self.value_dense = self._dense(self.inner_dim, "value_dense")
+        self.combine_heads = self._dense(embed_dim, "combine_heads")
         self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout")
 
-    def _dense(self, name):
+    def _dense(self, width, name):
         return keras.layers.Dense(
-            self.embed_dim,
+            width,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
             name=name,
@@ -242,7 +252,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.query_dense.build(inputs_shape)
         self.key_dense.build(key_shape)
         self.value_dense.build(key_shape)
-        self.combine_heads.build(inputs_shape)
+        self.combine_heads.build((*inputs_shape[:-1], self.inner_dim))
 
     def attention(self, query, key, value, attention_bias=None, training=None):
         """Weigh `value` by the softmax of the scaled products of `query` and `key`.
@@ -266,7 +276,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         """Split the last axis into heads.
 
         Args:
-            x: float `(batch, length, embed_dim)`.
+            x: float `(batch, length, heads * projection_dim)`.
             batch_size: int or scalar tensor.
 
         Returns:
@@ -309,8 +319,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             key, value = cache
         output, _ = self.attention(query, key, value, attention_bias, training)
         output = ops.transpose(output, (0, 2, 1, 3))  # (batch, query, heads, projection_dim)
-        output = ops.reshape(output, (batch_size, -1, self.embed_dim))  # (batch, query, embed_dim)
-        output = self.combine_heads(output)
+        output = ops.reshape(output, (batch_size, -1, self.inner_dim))
+        output = self.combine_heads(output)  # (batch, query, embed_dim)
         return output if cache is None else (output, cache)
 
     def compute_output_shape(self, inputs_shape, context_shape=None):
@@ -322,5 +332,6 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
             "rate": self.rate,
+            "projection_dim": self.projection_dim,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -186,11 +186,13 @@ class GatedFeedForward(keras.layers.Layer):
         embed_dim: int, width of input and output.
         ff_dim: int, inner width.
         activation: str, of the gate; `"silu"` makes it SwiGLU.
+        rate: float in [0, 1), dropout on the inner values.
         use_bias: bool, whether the three projections have a bias.
         kernel_initializer: Keras initializer of their kernels.
 
     Call arguments:
         inputs: float `(batch, length, embed_dim)`.
+        training: bool, whether dropout is on.
 
     Returns:
         float `(batch, length, embed_dim)`.
@@ -209,6 +211,7 @@ class GatedFeedForward(keras.layers.Layer):
         ff_dim,
         activation="silu",
         *,
+        rate=0.0,
         use_bias=False,
         kernel_initializer="glorot_uniform",
         **kwargs,
@@ -217,11 +220,13 @@ class GatedFeedForward(keras.layers.Layer):
         self.embed_dim = embed_dim
         self.ff_dim = ff_dim
         self.activation = activation
+        self.rate = rate
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.gate = self._dense("gate", ff_dim, activation_function(activation))
         self.expand = self._dense("expand", ff_dim)
         self.project = self._dense("project", embed_dim)
+        self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout")
 
     def build(self, inputs_shape):
         self.gate.build(inputs_shape)
@@ -238,8 +243,9 @@ class GatedFeedForward(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs):
-        return self.project(self.gate(inputs) * self.expand(inputs))
+    def call(self, inputs, training=None):
+        inner = self.gate(inputs) * self.expand(inputs)  # (batch, length, ff_dim)
+        return self.project(self.dropout(inner, training=training))
 
     def compute_output_shape(self, inputs_shape):
         return inputs_shape
@@ -250,6 +256,7 @@ class GatedFeedForward(keras.layers.Layer):
             "embed_dim": self.embed_dim,
             "ff_dim": self.ff_dim,
             "activation": self.activation,
+            "rate": self.rate,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

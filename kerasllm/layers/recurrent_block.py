@@ -72,6 +72,11 @@ def gru_step(new, old, states):
 CELLS = {"rnn": (rnn_step, 1, 1), "lstm": (lstm_step, 4, 2), "gru": (gru_step, 3, 1)}
 
 
+def _orthogonal(shape, dtype=None):
+    """An orthogonal matrix; computed in float32, because its QR decomposition knows no bfloat16."""
+    return ops.cast(keras.initializers.Orthogonal()(shape, dtype="float32"), dtype)
+
+
 @keras.saving.register_keras_serializable(package="kerasllm")
 class RecurrentCell(keras.layers.Layer):
     """One time step of a recurrent network, which `keras.layers.RNN` takes over a text.
@@ -119,7 +124,7 @@ class RecurrentCell(keras.layers.Layer):
             (inputs_shape[-1], width), initializer="glorot_uniform", name="kernel"
         )
         self.recurrent_kernel = self.add_weight(
-            (self.units, width), initializer="orthogonal", name="recurrent_kernel"
+            (self.units, width), initializer=_orthogonal, name="recurrent_kernel"
         )
         self.bias = self.add_weight((width,), initializer=self._first_bias, name="bias")
         self.recurrent_bias = self.add_weight((width,), initializer="zeros", name="recurrent_bias")

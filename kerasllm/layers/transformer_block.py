@@ -129,13 +129,7 @@ class TransformerBlock(keras.layers.Layer):
         self.cross_attention = cross_attention
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.att = self._attention("att")
-        self.ffn = keras.Sequential(
-            [
-                self._dense(ff_dim, "expand", activation=activation_function(activation)),
-                self._dense(embed_dim, "project"),
-            ],
-            name="ffn",
-        )
+        self.ffn = self._feed_forward("ffn")
         self.layernorm1 = self._layernorm("layernorm1")
         self.layernorm2 = self._layernorm("layernorm2")
         self.dropout1 = self._dropout("dropout1")
@@ -155,6 +149,15 @@ class TransformerBlock(keras.layers.Layer):
             rate=self.attention_rate,
             kernel_initializer=self._initializer(),
             dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _feed_forward(self, name):
+        return keras.Sequential(
+            [
+                self._dense(self.ff_dim, "expand", activation_function(self.activation)),
+                self._dense(self.embed_dim, "project"),
+            ],
             name=name,
         )
 

@@ -77,6 +77,9 @@ def add_lora(model, rank=8, *, alpha=None, rate=0.0, targets=TARGETS, head=True)
         head: bool, whether the layers on the backbone that have no adapter are trained too (never a
             language model's scores, which are as large as the token table).
 
+    Returns:
+        None.
+
     Raises:
         ValueError: an argument is out of its range, no layer has such a name (the message lists
             those there are), or the model has adapters already.
@@ -222,6 +225,9 @@ def save_lora(model, folder, *, base_model=None):
         base_model: str or None: hub name or path of the checkpoint that the adapters belong to,
             for PEFT to find it.
 
+    Returns:
+        None.
+
     Raises:
         OSError: the folder can't be written.
         ValueError: the model has no adapters.
@@ -309,6 +315,9 @@ def load_lora(model, folder):
         model: the model that they were trained on, without adapters. It is changed in place, as by
             `add_lora`.
         folder: str or path-like, with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Returns:
+        None.
 
     Raises:
         FileNotFoundError: a file is missing.
