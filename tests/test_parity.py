@@ -88,7 +88,9 @@ def test_saved_as_it_was_read(folder, tmp_path):
     assert set(ours) == set(theirs)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
-    assert read_fields(tmp_path)["architectures"] == read_fields(folder)["architectures"]
+    for field, value in read_fields(folder).items():
+        if field == "architectures" or field.endswith("_token_id") and value is not None:
+            assert read_fields(tmp_path)[field] == value, field
     inputs, _ = batch_of(folder)
     again = loaded_as(folder, tmp_path)
     np.testing.assert_array_equal(again(inputs), model(inputs))

@@ -284,6 +284,9 @@ def test_shards(folder, tmp_path):
     whole = safetensors.numpy.load_file(folder / "model.safetensors")
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in tensors.values())
     assert tensors.keys() == {name for name in whole if "position_ids" not in name}
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "one", shard_bytes=2000)  # leaves no stale file behind
+    assert not (tmp_path / "one" / "model.safetensors").exists()
     again = read(tmp_path / "shards")
     for one, other in zip(again.weights, model.weights):
         np.testing.assert_array_equal(one, other)

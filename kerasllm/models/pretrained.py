@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import pathlib
 
 import keras
 import numpy as np
@@ -19,6 +20,9 @@ logger = logging.getLogger("kerasllm")
 
 # The order in which inputs come as a tuple.
 NAMES = ("token_ids", "padding_mask", "segment_ids")
+
+# Tokens whose ids a config names, beside that of padding.
+SPECIAL = ("bos", "eos", "sep", "cls", "mask", "decoder_start", "forced_bos", "forced_eos")
 
 # The border to Hugging Face and the tutorials: what they call our inputs.
 ALIASES = {
@@ -41,6 +45,8 @@ class Pretrained(keras.Model):
         config: the backbone's config.
         family: str, a name in `families.FAMILIES`.
         tokenizer: what turns texts into its inputs, or None.
+        special_ids: dict, name in `SPECIAL`: id of that token, int or list of int, as the
+            checkpoint's config has it. `save_pretrained` writes them back.
         lora: `Lora`, which adapters it has, or None.
     """
 
@@ -75,6 +81,7 @@ class Pretrained(keras.Model):
         inputs, policy = dict(self.backbone.input), self.backbone.dtype_policy
         super().__init__(inputs=inputs, outputs=self._head(self.backbone(inputs), inputs), **kwargs)
         self.tokenizer = tokenizer
+        self.special_ids = {}
         self.lora = None
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
@@ -105,14 +112,16 @@ class Pretrained(keras.Model):
             "family": self.family,
             "name": self.name,
             "trainable": self.trainable,
+            "special_ids": dict(self.special_ids),
             **({} if self.lora is None else {"lora": dataclasses.asdict(self.lora)}),
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config, backbone=keras.saving.deserialize_keras_object(config["backbone"]))
-        lora = config.pop("lora", None)
+        lora, special_ids = config.pop("lora", None), config.pop("special_ids", {})
         model = cls(**config)
+        model.special_ids = special_ids
         if lora is not None:
             put_lora(model, Lora(**lora))
         return model
@@ -161,6 +170,8 @@ class Pretrained(keras.Model):
             tokenizer=tokenizer,
             **{**head, **options_of({**fields, "rate": getattr(config, "rate", 0.0)})},
         )
+        given = {name: fields.get(f"{name}_token_id") for name in SPECIAL}
+        model.special_ids = {name: value for name, value in given.items() if value is not None}
         if model.tokenizer is None:
             logger.info("`%s` holds no tokenizer: the model takes token ids alone.", folder)
         if is_preset:
@@ -207,8 +218,9 @@ class Pretrained(keras.Model):
             **families.config_to_hf(self.family, self.config),
             **self._fields(),
         }
-        for name in ("bos", "eos", "sep", "cls", "mask"):
-            token_id = getattr(self.tokenizer, f"{name}_id", None)
+        for name in SPECIAL:
+            of_tokenizer = getattr(self.tokenizer, f"{name}_id", None)
+            token_id = self.special_ids.get(name, of_tokenizer)
             if token_id is not None:
                 fields[f"{name}_token_id"] = token_id
         with whole(folder) as aside:
@@ -219,6 +231,9 @@ class Pretrained(keras.Model):
             weights.save_weights(self, aside, names, shard_bytes=shard_bytes)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(aside)
+            sharded = (aside / weights.INDEX).exists()
+        if sharded:  # a single file of an earlier save would be read first
+            (pathlib.Path(folder) / weights.FILE).unlink(missing_ok=True)
 
     def save_preset(self, folder):
         """Write config, weights and tokenizer as a folder that keras-hub's `from_preset` loads.
