@@ -477,6 +477,7 @@ def test_the_constants_of_a_masked_lm(tmp_path, caplog):
     model = loaded(case("bert/masked_lm"))
     assert (model.activation, model.epsilon) == ("gelu", 1e-5)
     assert model.config.epsilon == 1e-12
+    caplog.clear()
     model.save_preset(tmp_path / "preset")
     assert not caplog.text
     model.save_pretrained(tmp_path / "pretrained")
