@@ -37,7 +37,7 @@ def _ctrl_c():
         yield
     except Exception:
         if pressed:
-            raise click.Abort from None
+            raise KeyboardInterrupt from None
         raise
     finally:
         signal.signal(signal.SIGINT, before)

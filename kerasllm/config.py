@@ -395,6 +395,95 @@ class LlamaConfig:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """The sizes and options of one backbone of T5's kind.
+
+    Args:
+        vocab_size: int, number of rows of the token table.
+        num_layers: int, number of `T5Block`s, of the encoder where there is a decoder.
+        num_decoder_layers: int, blocks of a decoder that attends to this stack; 0 for none.
+        num_heads: int, attention heads of a block.
+        projection_dim: int, width of a head.
+        embed_dim: int, width of the residual stream.
+        ff_dim: int, inner width of a block's `ffn`.
+        max_length: int, the longest input in tokens.
+        rate: float in [0, 1), dropout on embeddings, attention weights, inner values of `ffn`, both
+            ends of a stack and every sublayer.
+        activation: str, one of `ACTIVATIONS`, of `ffn` or its gate.
+        gated: bool, whether `ffn` has a gate (version 1.1).
+        epsilon: float, added to the mean square in every RMSNorm.
+        initializer_factor: float, scale of fresh weights.
+        pad_id: int, the token id that fills up a batch.
+        causal: bool, whether a token sees only itself and those before it, as in the decoder.
+        num_buckets: int of at least 4, distances that attention tells apart.
+        max_distance: int, tokens from which on all distances are alike.
+        tie_embedding: bool, whether a language model's head is the token table (not in 1.1).
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+
+    Example:
+        >>> config = T5Config(100, num_layers=2, num_decoder_layers=1, embed_dim=64, ff_dim=128)
+        >>> config.num_heads, config.projection_dim
+        (12, 64)
+
+    References:
+        Raffel et al. 2019, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+        Transformer", sections 2.1 and 3.1.2; gates: Shazeer 2020, "GLU Variants Improve
+        Transformer", equation 6.
+    """
+
+    vocab_size: int
+    num_layers: int = 12
+    num_decoder_layers: int = 12
+    num_heads: int = 12
+    projection_dim: int = 64
+    embed_dim: int = 768
+    ff_dim: int = 3072
+    max_length: int = 512
+    rate: float = 0.1
+    activation: str = "relu"
+    gated: bool = False
+    epsilon: float = 1e-6
+    initializer_factor: float = 1.0
+    pad_id: int = 0
+    causal: bool = False
+    num_buckets: int = 32
+    max_distance: int = 128
+    tie_embedding: bool = True
+
+    def __post_init__(self):
+        for name in (
+            "vocab_size", "num_layers", "num_heads", "projection_dim", "embed_dim", "ff_dim",
+            "max_length", "max_distance",
+        ):  # fmt: skip
+            _check_int(name, getattr(self, name), least=1)
+        for name in ("num_decoder_layers", "pad_id"):
+            _check_int(name, getattr(self, name), least=0)
+        _check_int("num_buckets", self.num_buckets, least=4)
+        _check_number("rate", self.rate, lambda x: 0 <= x < 1, "from 0 to below 1")
+        for name in ("epsilon", "initializer_factor"):
+            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
+        _check_choice("activation", self.activation, ACTIVATIONS)
+        _check_bools(self)
+        _check_pad_id(self)
+        if self.max_distance <= self.num_buckets // 2:
+            raise ValueError(
+                "`max_distance` must be above half of `num_buckets`, which are one distance each. "
+                f"Received: max_distance={self.max_distance}, num_buckets={self.num_buckets}."
+            )
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation of fresh weights that are as wide as the residual stream."""
+        return self.initializer_factor * self.embed_dim**-0.5
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, ready for JSON and for `T5Config(**fields)`."""
+        return dataclasses.asdict(self)
+
+
 def _check_choice(name, value, known):
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")

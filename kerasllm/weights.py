@@ -139,6 +139,7 @@ class Stored:
         heads: int, where the parts take turns head by head (BLOOM); 0 where each is in one piece.
         leading: int, axes of size 1 before the variable's own (BART's bias).
         optional: bool, whether there are models without this layer, and checkpoints without it.
+        fallback: str, the layer whose tensors a head takes where a checkpoint lacks its own.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Stored:
     heads: int = 0
     leading: int = 0
     optional: bool = False
+    fallback: str = ""
 
     def shape(self, shape, is_kernel):
         """The shape of the checkpoint's tensor for a variable of shape `shape`."""
@@ -201,7 +203,7 @@ class Tensors:
         self._paths, self._shapes = {}, {}
         for path in paths:
             with _open(path) as opened:
-                for key in opened.keys():
+                for key in list(opened.keys()):
                     self._paths[key] = path
                     self._shapes[key] = tuple(opened.get_slice(key).get_shape())
         self._path = self._open = None
@@ -212,6 +214,9 @@ class Tensors:
     def __exit__(self, *error):
         if self._open is not None:
             self._open.__exit__(*error)
+
+    def __iter__(self):
+        return iter(self._paths)
 
     def keys(self):
         """Names of all tensors, file by file."""
@@ -347,15 +352,28 @@ def load_weights(
     places = state_dict(model, names)
     with Tensors(folder, file) as tensors:
         found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
-        absent = [path for path in fresh if path in names and not _has(names[path], found)]
-        for path in absent:
-            places = {key: at for key, at in places.items() if not _under(key, names[path])}
+        absent = _set_aside(places, {path: names[path] for path in fresh}, found)
         _check_names(folder / file, places, found, ignored, prefix)
         _check_shapes(folder / file, places, found, tensors)
         name_of = {key: name for name, key in found.items()}
-        for key in tensors.keys():
+        for key in tensors:
             for place in places.get(name_of[key], ()):
                 place.variable.assign(place.stored.take(tensors[key], place.is_kernel))
+    return absent
+
+
+def _set_aside(places, heads, found):
+    """Take out the places of heads that a checkpoint lacks; return the paths that stay fresh."""
+    absent = []
+    for path, stored in heads.items():
+        stored = as_stored(stored)
+        lacking = [key for key in places if _under(key, stored) and not _has(stored, found)]
+        for key in lacking:
+            at = places.pop(key)
+            if stored.fallback:
+                places[key.replace(stored.name, stored.fallback, 1)].extend(at)
+        if lacking and not stored.fallback:
+            absent.append(path)
     return absent
 
 

@@ -182,6 +182,72 @@ def llama(model, token_ids, padding_mask):
     return rms_norm(model.final_norm, x, config.epsilon)
 
 
+def t5_bucket(distance, num_buckets, max_distance, causal):
+    """The bucket of one distance from a query to a key: near ones exactly, far ones by logarithm."""
+    first = 0
+    if not causal:
+        num_buckets //= 2
+        first = num_buckets if distance > 0 else 0
+    distance = max(-distance, 0) if causal else abs(distance)
+    exact = num_buckets // 2
+    if distance < exact:
+        return first + distance
+    share = math.log(distance / exact) / math.log(max_distance / exact)
+    return first + min(exact + int(share * (num_buckets - exact) + 1e-9), num_buckets - 1)
+
+
+def t5_bias(layer, length):
+    """One pair of tokens at a time: (heads, query, key)."""
+    (table,) = _weights(layer)
+    buckets = [
+        [
+            t5_bucket(key - query, layer.num_buckets, layer.max_distance, layer.causal)
+            for key in range(length)
+        ]
+        for query in range(length)
+    ]
+    bias = table[np.array(buckets)].transpose(2, 0, 1)
+    return np.where(np.tri(length) == 0, -np.inf, bias) if layer.causal else bias
+
+
+def t5_attention(layer, x, bias, context=None):
+    """One head and one row at a time, without a scale; heads of any width."""
+    context = x if context is None else context
+    query = dense(layer.query_dense, x)
+    key, value = dense(layer.key_dense, context), dense(layer.value_dense, context)
+    bias = np.broadcast_to(bias, (len(x), layer.num_heads, x.shape[1], context.shape[1]))
+    output = np.empty_like(query)
+    for row in range(len(x)):
+        for head in range(layer.num_heads):
+            part = slice(head * layer.projection_dim, (head + 1) * layer.projection_dim)
+            scores = query[row][:, part] @ key[row][:, part].T
+            output[row][:, part] = softmax(scores + bias[row, head]) @ value[row][:, part]
+    return dense(layer.combine_heads, output)
+
+
+def t5_stack(model, token_ids, padding_mask, context=None, context_mask=None):
+    config = model.config
+    x = _weights(model.embedding)[0][token_ids]
+    bias = t5_bias(model.attention_bias, token_ids.shape[1]) + masked(padding_mask)
+    for layer in model.blocks:
+        x = x + t5_attention(layer.att, rms_norm(layer.layernorm1, x, config.epsilon), bias)
+        if context is not None:
+            normed = rms_norm(layer.cross_layernorm, x, config.epsilon)
+            x = x + t5_attention(layer.cross_att, normed, masked(context_mask), context)
+        normed = rms_norm(layer.layernorm2, x, config.epsilon)
+        if config.gated:
+            x = x + gated_feed_forward(layer.ffn, normed, config.activation)
+        else:
+            expand, _, project = layer.ffn.layers
+            x = x + dense(project, ACTIVATIONS[config.activation](dense(expand, normed)))
+    return rms_norm(model.final_norm, x, config.epsilon)
+
+
+def t5(model, token_ids, padding_mask, decoder_token_ids, decoder_padding_mask):
+    context = t5_stack(model.encoder, token_ids, padding_mask)
+    return t5_stack(model.decoder, decoder_token_ids, decoder_padding_mask, context, padding_mask)
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 

@@ -390,7 +390,7 @@ def test_ctrl_c_that_comes_out_of_c_code_as_another_error(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (found.exit_code, found.stderr) == (1, "Aborted!\n")
+    assert (found.exit_code, found.stderr) == (1, "\nAborted!\n")
 
 
 def c_code(*_, **__):

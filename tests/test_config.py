@@ -10,6 +10,7 @@ from kerasllm.config import (
     LlamaConfig,
     RecurrentConfig,
     RopeScaling,
+    T5Config,
     TransformerConfig,
 )
 
@@ -284,3 +285,65 @@ def test_recurrents_fields():
     with pytest.raises(ValueError, match="`tie_embedding` must.*embed_dim=128, and an.*64 wide"):
         RecurrentConfig(100, units=64, tie_embedding=True)
     assert RecurrentConfig(100, tie_embedding=True, units=64, bidirectional=True).width == 128
+
+
+def test_t5s_defaults_are_t5_base():
+    assert dataclasses.asdict(T5Config(32128)) == {
+        "vocab_size": 32128,
+        "num_layers": 12,
+        "num_decoder_layers": 12,
+        "num_heads": 12,
+        "projection_dim": 64,
+        "embed_dim": 768,
+        "ff_dim": 3072,
+        "max_length": 512,
+        "rate": 0.1,
+        "activation": "relu",
+        "gated": False,
+        "epsilon": 1e-6,
+        "initializer_factor": 1.0,
+        "pad_id": 0,
+        "causal": False,
+        "num_buckets": 32,
+        "max_distance": 128,
+        "tie_embedding": True,
+    }
+
+
+T5S_REFUSED = {
+    **{
+        name: REFUSED[name]
+        for name in (
+            *("vocab_size", "num_layers", "num_decoder_layers", "num_heads", "embed_dim", "ff_dim"),
+            *("max_length", "rate", "activation", "epsilon", "pad_id", "causal", "tie_embedding"),
+        )
+    },
+    **{name: (COUNT, [0, -1, 2.0, "2", None, True]) for name in ("projection_dim", "max_distance")},
+    "num_buckets": (f"{COUNT} 4", [3, 0, 8.0, "8", None, True]),
+    "gated": ("must be True or False", [0, 1, "yes", None]),
+    "initializer_factor": ("must be a number above 0", [0, -1, float("nan"), "1", None]),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field in T5S_REFUSED for value in T5S_REFUSED[field][1]]
+)
+def test_values_that_t5_refuses(field, value):
+    with pytest.raises(ValueError, match=f"^`{field}` {T5S_REFUSED[field][0]}") as caught:
+        T5Config(**{"vocab_size": 100, field: value})
+    assert f"Received: {value!r}" in str(caught.value)
+
+
+def test_t5s_fields():
+    assert set(T5S_REFUSED) == {field.name for field in dataclasses.fields(T5Config)}
+    assert len(T5S_REFUSED) <= 24
+    config = T5Config(100, num_heads=3, embed_dim=16, initializer_factor=2.0, num_decoder_layers=0)
+    assert config.initializer_range == 0.5
+    assert T5Config(**json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.rate = 0.5
+    with pytest.raises(ValueError, match="`pad_id` must be below `vocab_size`.*pad_id=100"):
+        T5Config(100, pad_id=100)
+    with pytest.raises(ValueError, match="`max_distance` must be above half of `num_buckets`.*16,"):
+        T5Config(100, max_distance=16)
+    assert T5Config(100, max_distance=17).max_distance == 17

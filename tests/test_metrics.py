@@ -207,9 +207,9 @@ def test_arguments_that_do_not_fit_are_told(targets, scores, labels, message):
 
 
 def test_scores_in_half_precision_are_probabilities():
-    targets, scores = random_scores(50, 77)
+    targets, scores = random_scores(200, 77)
     result = evaluate_classes(targets, scores.astype(np.float16), [str(i) for i in range(77)])
-    assert result.rows == 50
+    assert result.rows == 200
 
 
 def test_worst_examples():

@@ -130,8 +130,8 @@ def test_in_half_precision(family, dtype, tmp_path):
     assert {weight.dtype for weight in model.backbone.weights} == {dtype}
     inputs, expected = batch_of(folder)
     model.save_pretrained(tmp_path)
-    for model in (model, loaded_as(folder, tmp_path)):  # the second in float32
-        output = np.array(model(inputs), "float32")
+    for one in (model, loaded_as(folder, tmp_path)):  # the second in float32
+        output = np.array(one(inputs), "float32")
         there = real(inputs) if output.ndim == 3 else slice(None)
         tolerance = 0.2 if dtype == "bfloat16" else 0.03
         np.testing.assert_allclose(output[there], expected[there], atol=tolerance)

@@ -3,10 +3,11 @@
 from kerasllm.backbones.encoder_decoder import EncoderDecoder
 from kerasllm.backbones.llama import Llama
 from kerasllm.backbones.recurrent import Recurrent
+from kerasllm.backbones.t5 import T5, T5Stack
 from kerasllm.backbones.transformer import Transformer
-from kerasllm.config import LlamaConfig, RecurrentConfig
+from kerasllm.config import LlamaConfig, RecurrentConfig, T5Config
 
-__all__ = ["EncoderDecoder", "Llama", "Recurrent", "Transformer", "backbone_of"]
+__all__ = ["EncoderDecoder", "Llama", "Recurrent", "T5", "T5Stack", "Transformer", "backbone_of"]
 
 
 def backbone_of(config, **options):
@@ -26,6 +27,8 @@ def backbone_of(config, **options):
         return Recurrent(config, **options)
     if isinstance(config, LlamaConfig):
         return Llama(config, **options)
+    if isinstance(config, T5Config):
+        return (T5 if config.num_decoder_layers else T5Stack)(config, **options)
     if getattr(config, "num_decoder_layers", 0):
         return EncoderDecoder(config, **options)
     return Transformer(config, **options)

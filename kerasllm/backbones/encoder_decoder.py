@@ -5,7 +5,6 @@ import dataclasses
 import keras
 
 from kerasllm.backbones.transformer import Transformer, token_inputs
-from kerasllm.config import TransformerConfig
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -46,22 +45,24 @@ class EncoderDecoder(keras.Model):
         Vaswani et al. 2017, "Attention Is All You Need", figure 1.
     """
 
+    STACK = Transformer
+
     def __init__(self, config, initializer=None, dtype=None, **kwargs):
-        if not isinstance(config, TransformerConfig) or not config.num_decoder_layers:
+        if not isinstance(config, self.STACK.CONFIG) or not config.num_decoder_layers:
             raise ValueError(
-                "`config` must be a `TransformerConfig` with `num_decoder_layers`. "
+                f"`config` must be a `{self.STACK.CONFIG.__name__}` with `num_decoder_layers`. "
                 f"Received: {config!r}."
             )
         # Layers
         with keras.name_scope("encoder"):
-            self.encoder = Transformer(
+            self.encoder = self.STACK(
                 dataclasses.replace(config, num_decoder_layers=0),
                 initializer=initializer,
                 dtype=dtype,
                 name="encoder",
             )
         with keras.name_scope("decoder"):
-            self.decoder = Transformer(
+            self.decoder = self.STACK(
                 dataclasses.replace(
                     config, num_layers=config.num_decoder_layers, num_decoder_layers=0, causal=True
                 ),
@@ -146,14 +147,14 @@ class EncoderDecoder(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**dict(config, config=TransformerConfig(**config["config"])))
+        return cls(**dict(config, config=cls.STACK.CONFIG(**config["config"])))
 
 
 def encoder_decoder_inputs(config):
     """The symbolic inputs of an encoder–decoder, which every model on top shares.
 
     Args:
-        config: `TransformerConfig`.
+        config: any backbone's config.
 
     Returns:
         dict of `keras.KerasTensor`, int32 `(batch, length)`.

@@ -48,19 +48,39 @@ class Transformer(keras.Model):
         (1, 3, 8)
     """
 
+    CONFIG = TransformerConfig
+
     def __init__(
         self, config, cross_attention=False, token_emb=None, initializer=None, dtype=None, **kwargs
     ):
-        if not isinstance(config, TransformerConfig):
+        if not isinstance(config, self.CONFIG):
             raise TypeError(
-                f"`config` must be a `TransformerConfig`. Received: {type(config).__name__}."
+                f"`config` must be a `{self.CONFIG.__name__}`. Received: {type(config).__name__}."
             )
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+        # Layers
+        self._add_layers(config, cross_attention, token_emb, initializer, dtype)
+
+        # Graph
+        self.config = config
+        self.cross_attention = cross_attention
+        inputs = token_inputs(config)
+        if cross_attention:
+            inputs["context"] = keras.Input((None, config.embed_dim), name="context")
+            inputs["context_mask"] = keras.Input((None,), dtype="int32", name="context_mask")
+        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
+        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
+        self.input_spec = None  # a step with a cache has other inputs than the graph
+
+        # On TensorFlow, `jit_compile="auto"` would compile anew for each length of a batch; other
+        # backends are slow without compiling.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def _add_layers(self, config, cross_attention, token_emb, initializer, dtype):
         initializer = keras.initializers.get(
             initializer or keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         )
-
-        # Layers
         self.embedding = TokenAndPositionEmbedding(
             config.max_length,
             config.vocab_size,
@@ -100,25 +120,11 @@ class Transformer(keras.Model):
         ]
         if config.share_blocks:
             self.blocks = self.blocks * config.num_layers
+        self.final_norm = None
         if config.norm_first:
             self.final_norm = keras.layers.LayerNormalization(
                 epsilon=config.epsilon, dtype=dtype, name="final_norm"
             )
-
-        # Graph
-        self.config = config
-        self.cross_attention = cross_attention
-        inputs = token_inputs(config)
-        if cross_attention:
-            inputs["context"] = keras.Input((None, config.embed_dim), name="context")
-            inputs["context_mask"] = keras.Input((None,), dtype="int32", name="context_mask")
-        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
-        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
-        self.input_spec = None  # a step with a cache has other inputs than the graph
-
-        # On TensorFlow, `jit_compile="auto"` would compile anew for each length of a batch; other
-        # backends are slow without compiling.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, inputs, training=None, mask=None, cache=None, position=None):
         if cache is None:
@@ -133,7 +139,7 @@ class Transformer(keras.Model):
             length = ops.shape(token_ids)[1]
             if padding_mask is None:
                 padding_mask = ops.ones((1, cache[0][0].shape[2]), dtype="int32")
-        counted = padding_mask if self.config.positions == "counted" else None
+        counted = padding_mask if self.embedding.positions == "counted" else None
         x = self.embedding(token_ids, inputs.get("segment_ids"), counted, position=position)
         options = {
             "attention_bias": self.attention_bias(padding_mask, length=length, position=position)
@@ -148,7 +154,10 @@ class Transformer(keras.Model):
             else:
                 x, new = block(x, **options, cache=cache[i], position=position)
                 caches.append(new)
-        return (self.final_norm(x) if self.config.norm_first else x), tuple(caches)
+        return self._finish(x), tuple(caches)
+
+    def _finish(self, x):
+        return x if self.final_norm is None else self.final_norm(x)
 
     def make_cache(self, batch_size, max_length=None, context=None):
         """Make an empty cache of keys and values, for `call`.
@@ -201,8 +210,7 @@ class Transformer(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config, config=TransformerConfig(**config["config"]))
-        return cls(**config)
+        return cls(**dict(config, config=cls.CONFIG(**config["config"])))
 
 
 def token_inputs(config):

@@ -11,6 +11,7 @@ from kerasllm.layers.embedding import TokenAndPositionEmbedding, TokenLogits
 from kerasllm.layers.llama_block import GatedFeedForward, LlamaBlock, RotaryAttention
 from kerasllm.layers.position import RotaryPositions, alibi_bias, sinusoids
 from kerasllm.layers.recurrent_block import RecurrentBlock, RecurrentCell
+from kerasllm.layers.t5_block import RelativeAttentionBias, T5Attention, T5Block
 from kerasllm.layers.transformer_block import TransformerBlock, activation_function
 
 __all__ = [
@@ -21,8 +22,11 @@ __all__ = [
     "MultiHeadSelfAttention",
     "RecurrentBlock",
     "RecurrentCell",
+    "RelativeAttentionBias",
     "RotaryAttention",
     "RotaryPositions",
+    "T5Attention",
+    "T5Block",
     "TokenAndPositionEmbedding",
     "TokenLogits",
     "TransformerBlock",

@@ -80,6 +80,40 @@ def alibi_bias(key_positions, num_heads):
     return slopes * ops.expand_dims(ops.expand_dims(positions, 1), 1)
 
 
+def distance_buckets(num_buckets, max_distance, causal=False):
+    """Sort distances into buckets: the near ones one by one, the far ones ever more coarsely.
+
+    Args:
+        num_buckets: int, how many there are.
+        max_distance: int, tokens from which on all distances share the last bucket.
+        causal: bool, whether all buckets are for keys before the query; else half of them are for
+            those after it.
+
+    Returns:
+        NumPy int32 `(2 * max_distance + 1,)`: the bucket of each distance from the query to the
+        key, from `-max_distance` to `max_distance`.
+
+    Example:
+        >>> distance_buckets(8, 6).tolist()
+        [3, 3, 3, 2, 2, 1, 0, 5, 6, 6, 7, 7, 7]
+
+    References:
+        Raffel et al. 2019, "Exploring the Limits of Transfer Learning", section 2.1, and its code.
+    """
+    distance = np.arange(-max_distance, max_distance + 1)
+    after = distance > 0
+    if not causal:
+        num_buckets //= 2
+    far = np.where(after & causal, 0, np.abs(distance))
+    exact = num_buckets // 2
+    # In float32 from the start, as the models were trained: at a limit, every bit is a bucket.
+    growth = np.log(np.maximum(far, 1).astype("float32") / np.float32(exact))
+    growth = growth / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    coarse = np.minimum(exact + growth.astype("int32"), num_buckets - 1)
+    bucket = np.where(far < exact, far, coarse)
+    return (bucket if causal else bucket + after * num_buckets).astype("int32")
+
+
 def real_positions(padding_mask):
     """Number the real tokens of each row from 0, wherever the padding is.
 

@@ -42,16 +42,25 @@ class Seq2SeqLM(Pretrained):
     HEAD = "seq2seq_lm"
 
     def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._start(backbone, family, dtype)
+        self._add_layers(**self._start(backbone, family, dtype))
+        self._connect(tokenizer, **kwargs)
+
+    def _add_layers(self, use_bias=True, scale_output=False):
+        """Make the head; the options are those of a family.
+
+        Args:
+            use_bias: bool, whether each token has a bias.
+            scale_output: bool, whether hidden states are scaled down before the token table.
+        """
         config = self.config
+        self.scale = config.embed_dim**-0.5 if scale_output and config.tie_embedding else 1.0
         self.logits = TokenLogits(
             self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
-            use_bias=True,
+            use_bias=use_bias,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
             dtype=self.backbone.dtype_policy,
             name="logits",
         )
-        self._connect(tokenizer, **kwargs)
 
     def _head(self, hidden_states, inputs):
-        return self.logits(hidden_states)
+        return self.logits(hidden_states if self.scale == 1.0 else hidden_states * self.scale)

@@ -40,7 +40,7 @@ SPECIAL_TOKENS = {
 # The class of a folder whose tokenizer_config.json names none, by the `model_type` of config.json.
 CLASS_OF_MODEL = {
     **{"albert": "Albert", "bart": "Bart", "bloom": "Bloom", "gpt2": "GPT2", "llama": "Llama"},
-    **{"mistral": "Llama", "opt": "GPT2", "qwen2": "Qwen2", "qwen3": "Qwen2"},
+    **{"mistral": "Llama", "mt5": "T5", "opt": "GPT2", "qwen2": "Qwen2", "qwen3": "Qwen2"},
     **{"roberta": "Roberta", "t5": "T5", "xlm-roberta": "XLMRoberta"},
 }
 

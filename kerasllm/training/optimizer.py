@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 # Variables that a weight decay would only disturb: biases, and LayerNorm's scale and shift.
-NOT_DECAYED = ("bias", "recurrent_bias", "gamma", "beta")
+NOT_DECAYED = ("bias", "recurrent_bias", "gamma", "beta", "scale")
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -129,12 +129,22 @@ def layer_rates(backbone, decay):
     """
     if not 0 < decay <= 1:
         raise ValueError(f"`decay` must be above 0 and at most 1. Received: {decay!r}.")
-    layers = [backbone.embedding, *backbone.blocks]
+    layers = [_below(backbone), *([block] for block in backbone.blocks)]
     return {
         variable.path: decay ** (len(layers) - depth)
-        for depth, layer in enumerate(layers)
+        for depth, group in enumerate(layers)
+        for layer in group
         for variable in layer.trainable_variables
     }
+
+
+def _below(backbone):
+    """What stands below the blocks: the embeddings, and tables of positions (T5's)."""
+    stacks = [getattr(backbone, side, None) for side in ("encoder", "decoder")]
+    stacks = [stack for stack in stacks if stack is not None] or [backbone]
+    tables = [getattr(stack, "attention_bias", None) for stack in stacks]
+    embeddings = [stack.embedding for stack in stacks]
+    return [layer for layer in (*embeddings, *tables) if layer is not None]
 
 
 def freeze(backbone, blocks):
@@ -152,5 +162,5 @@ def freeze(backbone, blocks):
             f"`blocks` must be between 0 and {len(backbone.blocks)}, as many as the backbone has. "
             f"Received: {blocks!r}."
         )
-    for layer in [backbone.embedding, *backbone.blocks[:blocks]]:
+    for layer in [*_below(backbone), *backbone.blocks[:blocks]]:
         layer.trainable = False
