@@ -8,6 +8,7 @@ import pathlib
 import re
 
 import keras
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -15,6 +16,14 @@ import safetensors.numpy
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of a checkpoint in several files
 SHARD_BYTES = 5 * 10**9  # the most in one file, as `transformers` has it
+
+# What safetensors calls the types of weights.
+DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
 
 # What a layer's variables are called in a PyTorch state dict.
 STATE_NAMES = {
@@ -181,8 +190,8 @@ class Stored:
 class Tensors:
     """The tensors of a file in a folder, or of the shards that its index names.
 
-    Each is read when it is asked for, and one file at a time is open, so that no more than a shard
-    is ever mapped to memory: ask in the order of `keys`.
+    Each is read when it is asked for, and from the file itself: `safetensors` would map the whole
+    file to memory, which then holds the weights twice.
 
     Args:
         folder: `pathlib.Path`.
@@ -200,41 +209,44 @@ class Tensors:
         if not paths[0].is_file() and index.is_file():
             names = sorted(set(read_json(index).get("weight_map", {}).values()))
             paths = [folder / name for name in names]
-        self._paths, self._shapes = {}, {}
-        for path in paths:
-            with _open(path) as opened:
-                for key in list(opened.keys()):
-                    self._paths[key] = path
-                    self._shapes[key] = tuple(opened.get_slice(key).get_shape())
-        self._path = self._open = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self._open is not None:
-            self._open.__exit__(*error)
+        self._places = {key: (path, place) for path in paths for key, place in _header(path)}
 
     def __iter__(self):
-        return iter(self._paths)
+        return iter(self._places)
 
     def keys(self):
         """Names of all tensors, file by file."""
-        return self._paths.keys()
+        return self._places.keys()
 
     def shape(self, name):
         """Shape of a tensor, tuple."""
-        return self._shapes[name]
+        return tuple(self._places[name][1]["shape"])
 
     def __getitem__(self, name):
-        if self._path != self._paths[name]:
-            self.__exit__(None, None, None)
-            self._path = self._paths[name]
-            self._open = _open(self._path).__enter__()
-        return self._open.get_tensor(name)
+        path, place = self._places[name]
+        if place["dtype"] not in DTYPES:
+            raise ValueError(
+                f"`{path}` must hold {name} as one of {', '.join(DTYPES)}. "
+                f"Received: {place['dtype']}."
+            )
+        with path.open("rb") as file:
+            file.seek(place["start"])
+            array = np.fromfile(file, DTYPES[place["dtype"]], int(np.prod(place["shape"])))
+        return array.reshape(place["shape"])
 
 
-def _open(path):
+def _header(path):
+    """Name, and dtype, shape and first byte, of each tensor in a safetensors file."""
+    _check(path)
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    for name, place in header.items():
+        yield name, {**place, "start": 8 + size + place["data_offsets"][0]}
+
+
+def _check(path):
     if not path.is_file():
         raise FileNotFoundError(
             f"`{path.parent}` must hold a `{path.name}`. Received: "
@@ -242,7 +254,8 @@ def _open(path):
             "Pickled weights (`pytorch_model.bin`) are not read, because they can run code."
         )
     try:
-        return safetensors.safe_open(path, framework="numpy")
+        with safetensors.safe_open(path, framework="numpy"):  # which checks the header
+            return
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"`{path}` is truncated or damaged ({error}). Fetch or save it again."
@@ -350,15 +363,15 @@ def load_weights(
         ValueError: tensors are missing, left over, or of another shape; the message lists all.
     """
     places = state_dict(model, names)
-    with Tensors(folder, file) as tensors:
-        found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
-        absent = _set_aside(places, {path: names[path] for path in fresh}, found)
-        _check_names(folder / file, places, found, ignored, prefix)
-        _check_shapes(folder / file, places, found, tensors)
-        name_of = {key: name for name, key in found.items()}
-        for key in tensors:
-            for place in places.get(name_of[key], ()):
-                place.variable.assign(place.stored.take(tensors[key], place.is_kernel))
+    tensors = Tensors(folder, file)
+    found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
+    absent = _set_aside(places, {path: names[path] for path in fresh}, found)
+    _check_names(folder / file, places, found, ignored, prefix)
+    _check_shapes(folder / file, places, found, tensors)
+    name_of = {key: name for name, key in found.items()}
+    for key in tensors:
+        for place in places.get(name_of[key], ()):
+            place.variable.assign(place.stored.take(tensors[key], place.is_kernel))
     return absent
 
 

@@ -333,10 +333,10 @@ def load_lora(model, folder):
         raise FileNotFoundError(f"`{folder}` must hold an `{CONFIG_FILE}`, as PEFT writes it.")
     fields = weights.read_json(folder / CONFIG_FILE)
     _check_fields(fields)
-    with weights.Tensors(folder, FILE) as tensors:
-        layers, keys = _layers_in(tensors, model, fields), tensors.keys()
-        names = {path: weights.as_stored(name).name for path, name in _names(model).items()}
-        head = [path for path in _head_layers(model) if f"{PREFIX}{names[path]}.weight" in keys]
+    tensors = weights.Tensors(folder, FILE)
+    layers = _layers_in(tensors, model, fields)
+    names = {path: weights.as_stored(name).name for path, name in _names(model).items()}
+    head = [path for path in _head_layers(model) if f"{PREFIX}{names[path]}.weight" in tensors]
     put_lora(model, Lora(layers, fields.get("lora_dropout") or 0.0, tuple(head)))
     weights.load_weights(model, folder, _adapter_names(model), file=FILE)
 
