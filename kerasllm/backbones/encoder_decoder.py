@@ -4,11 +4,13 @@ import dataclasses
 
 import keras
 
-from kerasllm.backbones.transformer import Transformer, token_inputs
+from kerasllm.backbones.backbone import Backbone, token_inputs
+from kerasllm.backbones.transformer import Transformer
+from kerasllm.config import TransformerConfig
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class EncoderDecoder(keras.Model):
+class EncoderDecoder(Backbone):
     """The original Transformer: an encoder and a causal decoder, with one token table.
 
     Args:
@@ -45,12 +47,13 @@ class EncoderDecoder(keras.Model):
         Vaswani et al. 2017, "Attention Is All You Need", figure 1.
     """
 
+    CONFIG = TransformerConfig
     STACK = Transformer
 
     def __init__(self, config, initializer=None, dtype=None, **kwargs):
-        if not isinstance(config, self.STACK.CONFIG) or not config.num_decoder_layers:
+        if not isinstance(config, self.CONFIG) or not config.num_decoder_layers:
             raise ValueError(
-                f"`config` must be a `{self.STACK.CONFIG.__name__}` with `num_decoder_layers`. "
+                f"`config` must be a `{self.CONFIG.__name__}` with `num_decoder_layers`. "
                 f"Received: {config!r}."
             )
         # Layers
@@ -75,21 +78,7 @@ class EncoderDecoder(keras.Model):
 
         # Graph
         inputs = encoder_decoder_inputs(config)
-        hidden_states = self.decoder(
-            {
-                "token_ids": inputs["decoder_token_ids"],
-                "padding_mask": inputs["decoder_padding_mask"],
-                "context": self.encode(inputs),
-                "context_mask": inputs["padding_mask"],
-            }
-        )
-        super().__init__(inputs=inputs, outputs=hidden_states, **kwargs)
-
-        # Config
-        self.config = config
-        self.dtype_policy = self.encoder.dtype_policy
-        self.input_spec = None  # a step with a cache has other inputs than the graph
-        self.supports_jit = self.encoder.supports_jit
+        self._connect(config, inputs, self.encoder.dtype_policy, **kwargs)
 
     @property
     def embedding(self):
@@ -112,15 +101,15 @@ class EncoderDecoder(keras.Model):
         """
         return self.encoder({name: inputs[name] for name in ("token_ids", "padding_mask")})
 
-    def call(self, inputs, training=None, mask=None, cache=None, position=None):
-        if cache is None:
-            return super().call(inputs, training=training, mask=mask)
+    def _forward(self, inputs, cache=None, position=0):
         step = {
             "token_ids": inputs["decoder_token_ids"],
             "context_mask": inputs["padding_mask"],
         }
         if "decoder_padding_mask" in inputs:
             step["padding_mask"] = inputs["decoder_padding_mask"]
+        if cache is None:
+            return self.decoder({**step, "context": self.encode(inputs)}), ()
         return self.decoder(step, cache=cache, position=position)
 
     def make_cache(self, batch_size, max_length=None, context=None):
@@ -137,18 +126,6 @@ class EncoderDecoder(keras.Model):
         """
         return self.decoder.make_cache(batch_size, max_length, context)
 
-    def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**dict(config, config=cls.STACK.CONFIG(**config["config"])))
-
 
 def encoder_decoder_inputs(config):
     """The symbolic inputs of an encoder–decoder, which every model on top shares.
@@ -160,8 +137,6 @@ def encoder_decoder_inputs(config):
         dict of `keras.KerasTensor`, int32 `(batch, length)`.
     """
     inputs = token_inputs(config)
-    decoder = {f"decoder_{name}": tensor for name, tensor in token_inputs(config).items()}
-    return {
-        **inputs,
-        **{name: keras.Input((None,), dtype="int32", name=name) for name in decoder},
-    }
+    names = [f"decoder_{name}" for name in inputs]
+    decoder = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    return {**inputs, **decoder}

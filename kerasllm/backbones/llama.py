@@ -1,9 +1,8 @@
 """The stack of `LlamaBlock`s behind LLaMA, Mistral and Qwen."""
 
 import keras
-from keras import ops
 
-from kerasllm.backbones.transformer import token_inputs
+from kerasllm.backbones.backbone import Backbone, token_inputs
 from kerasllm.config import LlamaConfig
 from kerasllm.layers import (
     AttentionBias,
@@ -14,7 +13,7 @@ from kerasllm.layers import (
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class Llama(keras.Model):
+class Llama(Backbone):
     """Token ids to hidden states, through a token table, `num_layers` blocks and a last norm.
 
     Args:
@@ -48,10 +47,10 @@ class Llama(keras.Model):
         Touvron et al. 2023, "Llama 2", section 2.2; see also `LlamaConfig`.
     """
 
+    CONFIG = LlamaConfig
+
     def __init__(self, config, initializer=None, dtype=None, **kwargs):
-        if not isinstance(config, LlamaConfig):
-            raise TypeError(f"`config` must be a `LlamaConfig`. Received: {type(config).__name__}.")
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        dtype = self._start(config, dtype)
         initializer = keras.initializers.get(
             initializer or keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         )
@@ -103,42 +102,20 @@ class Llama(keras.Model):
         )
 
         # Graph
-        self.config = config
-        inputs = token_inputs(config)
-        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
-        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
-        self.input_spec = None  # a step with a cache has other inputs than the graph
-
-        # On TensorFlow, `jit_compile="auto"` would compile anew for each length of a batch; other
-        # backends are slow without compiling.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
-
-    def call(self, inputs, training=None, mask=None, cache=None, position=None):
-        if cache is None:
-            return super().call(inputs, training=training, mask=mask)
-        return self._forward(inputs, cache, position)
+        self._connect(config, token_inputs(config), dtype, **kwargs)
 
     def _forward(self, inputs, cache=None, position=0):
-        """Both ways through the layers: the graph, and one step with a cache."""
-        token_ids, padding_mask = inputs["token_ids"], inputs.get("padding_mask")
-        length = None
-        if cache is not None:
-            length = ops.shape(token_ids)[1]
-            if padding_mask is None:
-                padding_mask = ops.ones((1, cache[0][0].shape[2]), dtype="int32")
-        x = self.embedding(token_ids)
+        padding_mask, length = self._keys(inputs, cache)
         where = {"length": length, "position": position}
         rotation = self.rotary(padding_mask, **where)
         biases = {bias.window: bias(padding_mask, **where) for bias in self.attention_biases}
-        caches = []
-        for i, (block, window) in enumerate(zip(self.blocks, self.config.windows)):
-            options = {"attention_bias": biases[window], "rotation": rotation}
-            if cache is None:
-                x = block(x, **options)
-            else:
-                x, new = block(x, **options, cache=cache[i], position=position)
-                caches.append(new)
-        return self.final_norm(x), tuple(caches)
+        options = [
+            {"attention_bias": biases[window], "rotation": rotation}
+            for window in self.config.windows
+        ]
+        x = self.embedding(inputs["token_ids"])
+        x, cache = self._through_blocks(x, options, cache, position)
+        return self.final_norm(x), cache
 
     def make_cache(self, batch_size, max_length=None):
         """Make an empty cache of keys and values, for `call`.
@@ -161,27 +138,4 @@ class Llama(keras.Model):
             >>> len(cache), tuple(cache[0][0].shape)
             (2, (1, 2, 5, 4))
         """
-        config = self.config
-        max_length = config.max_length if max_length is None else max_length
-        if max_length > config.max_length:
-            raise ValueError(
-                f"`max_length` must be at most {config.max_length}, the positions that the model "
-                f"knows. Received: {max_length}."
-            )
-        shape = (batch_size, config.num_kv_heads, max_length, config.projection_dim)
-        dtype = self.blocks[0].compute_dtype
-        return tuple(
-            (ops.zeros(shape, dtype=dtype), ops.zeros(shape, dtype=dtype)) for _ in self.blocks
-        )
-
-    def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**dict(config, config=LlamaConfig(**config["config"])))
+        return self._empty_cache(batch_size, max_length, self.config.num_kv_heads)

@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from kerasllm.backbones.transformer import token_inputs
+from kerasllm.backbones.backbone import Backbone, token_inputs
 from kerasllm.config import RecurrentConfig
 from kerasllm.layers import RecurrentBlock, TokenAndPositionEmbedding
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class Recurrent(keras.Model):
+class Recurrent(Backbone):
     """Token ids to hidden states, through an embedding and `num_layers` recurrent layers.
 
     It is called as a `Transformer` is, so the same heads stand on it.
@@ -46,12 +46,10 @@ class Recurrent(keras.Model):
         Memory"; Cho et al. 2014, "Learning Phrase Representations using RNN Encoder–Decoder".
     """
 
+    CONFIG = RecurrentConfig
+
     def __init__(self, config, initializer=None, dtype=None, **kwargs):
-        if not isinstance(config, RecurrentConfig):
-            raise TypeError(
-                f"`config` must be a `RecurrentConfig`. Received: {type(config).__name__}."
-            )
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        dtype = self._start(config, dtype)
 
         # Layers
         self.embedding = TokenAndPositionEmbedding(
@@ -77,20 +75,9 @@ class Recurrent(keras.Model):
         ]
 
         # Graph
-        self.config = config
-        inputs = token_inputs(config)
-        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
-        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
-        self.input_spec = None  # a step with a cache has other inputs than the graph
-        self.supports_jit = keras.backend.backend() != "tensorflow"  # as in `Transformer`
-
-    def call(self, inputs, training=None, mask=None, cache=None, position=None):
-        if cache is None:
-            return super().call(inputs, training=training, mask=mask)
-        return self._forward(inputs, cache, 0 if position is None else position)
+        self._connect(config, token_inputs(config), dtype, **kwargs)
 
     def _forward(self, inputs, cache=None, position=0):
-        """Both ways through the layers: the graph, and one step with a cache."""
         token_ids, padding_mask = inputs["token_ids"], inputs.get("padding_mask")
         if cache is not None and padding_mask is not None:
             padding_mask = ops.slice(padding_mask, (0, position), ops.shape(token_ids))
@@ -134,15 +121,3 @@ class Recurrent(keras.Model):
             tuple(ops.zeros((batch_size, size), dtype) for size in block.forward_layer.state_size)
             for block in self.blocks
         )
-
-    def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**dict(config, config=RecurrentConfig(**config["config"])))

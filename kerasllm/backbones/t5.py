@@ -130,4 +130,5 @@ class T5(EncoderDecoder):
         Raffel et al. 2019, "Exploring the Limits of Transfer Learning", section 2.1.
     """
 
+    CONFIG = T5Config
     STACK = T5Stack

@@ -1,8 +1,8 @@
 """The one stack of `TransformerBlock`s behind every Transformer of the zoo."""
 
 import keras
-from keras import ops
 
+from kerasllm.backbones.backbone import Backbone, token_inputs
 from kerasllm.config import TransformerConfig
 from kerasllm.layers import (
     AttentionBias,
@@ -13,7 +13,7 @@ from kerasllm.layers import (
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class Transformer(keras.Model):
+class Transformer(Backbone):
     """Token ids to hidden states, through an embedding and `num_layers` blocks.
 
     Args:
@@ -53,29 +53,18 @@ class Transformer(keras.Model):
     def __init__(
         self, config, cross_attention=False, token_emb=None, initializer=None, dtype=None, **kwargs
     ):
-        if not isinstance(config, self.CONFIG):
-            raise TypeError(
-                f"`config` must be a `{self.CONFIG.__name__}`. Received: {type(config).__name__}."
-            )
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        dtype = self._start(config, dtype)
 
         # Layers
+        self.cross_attention = cross_attention
         self._add_layers(config, cross_attention, token_emb, initializer, dtype)
 
         # Graph
-        self.config = config
-        self.cross_attention = cross_attention
         inputs = token_inputs(config)
         if cross_attention:
             inputs["context"] = keras.Input((None, config.embed_dim), name="context")
             inputs["context_mask"] = keras.Input((None,), dtype="int32", name="context_mask")
-        super().__init__(inputs=inputs, outputs=self._forward(inputs)[0], **kwargs)
-        self.dtype_policy = dtype  # as a constructor argument, functional models lose it
-        self.input_spec = None  # a step with a cache has other inputs than the graph
-
-        # On TensorFlow, `jit_compile="auto"` would compile anew for each length of a batch; other
-        # backends are slow without compiling.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
+        self._connect(config, inputs, dtype, **kwargs)
 
     def _add_layers(self, config, cross_attention, token_emb, initializer, dtype):
         initializer = keras.initializers.get(
@@ -126,35 +115,20 @@ class Transformer(keras.Model):
                 epsilon=config.epsilon, dtype=dtype, name="final_norm"
             )
 
-    def call(self, inputs, training=None, mask=None, cache=None, position=None):
-        if cache is None:
-            return super().call(inputs, training=training, mask=mask)
-        return self._forward(inputs, cache, position)
-
     def _forward(self, inputs, cache=None, position=0):
-        """Both ways through the layers: the graph, and one step with a cache."""
-        token_ids, padding_mask = inputs["token_ids"], inputs.get("padding_mask")
-        length = None
-        if cache is not None:
-            length = ops.shape(token_ids)[1]
-            if padding_mask is None:
-                padding_mask = ops.ones((1, cache[0][0].shape[2]), dtype="int32")
+        padding_mask, length = self._keys(inputs, cache)
         counted = padding_mask if self.embedding.positions == "counted" else None
-        x = self.embedding(token_ids, inputs.get("segment_ids"), counted, position=position)
+        x = self.embedding(
+            inputs["token_ids"], inputs.get("segment_ids"), counted, position=position
+        )
         options = {
             "attention_bias": self.attention_bias(padding_mask, length=length, position=position)
         }
         if self.cross_attention:
             options["context_bias"] = padding_bias(inputs["context_mask"])
             options["context"] = inputs.get("context")
-        caches = []
-        for i, block in enumerate(self.blocks):
-            if cache is None:
-                x = block(x, **options)
-            else:
-                x, new = block(x, **options, cache=cache[i], position=position)
-                caches.append(new)
-        return self._finish(x), tuple(caches)
+        x, cache = self._through_blocks(x, [options] * len(self.blocks), cache, position)
+        return self._finish(x), cache
 
     def _finish(self, x):
         return x if self.final_norm is None else self.final_norm(x)
@@ -181,59 +155,13 @@ class Transformer(keras.Model):
             >>> len(cache), tuple(cache[0][0].shape)
             (2, (1, 2, 5, 4))
         """
-        config = self.config
-        max_length = config.max_length if max_length is None else max_length
-        if max_length > config.max_length:
-            raise ValueError(
-                f"`max_length` must be at most {config.max_length}, the positions that the model "
-                f"knows. Received: {max_length}."
-            )
-        shape = (batch_size, config.num_heads, max_length, config.projection_dim)
-        dtype = self.blocks[0].compute_dtype
+        empty = self._empty_cache(batch_size, max_length, self.config.num_heads)
+        if not self.cross_attention:
+            return empty
         return tuple(
-            (
-                ops.zeros(shape, dtype=dtype),
-                ops.zeros(shape, dtype=dtype),
-                *(block.cross_att.keys_and_values(context) if self.cross_attention else ()),
-            )
-            for block in self.blocks
+            (*own, *block.cross_att.keys_and_values(context))
+            for own, block in zip(empty, self.blocks)
         )
 
     def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "cross_attention": self.cross_attention,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**dict(config, config=cls.CONFIG(**config["config"])))
-
-
-def token_inputs(config):
-    """The symbolic inputs of a Transformer, which every model on top shares.
-
-    Args:
-        config: any backbone's config.
-
-    Returns:
-        dict of `keras.KerasTensor`, int32 `(batch, length)`: `token_ids`, `padding_mask` and, where
-        there are several segments, `segment_ids`.
-    """
-    names = ["token_ids", "padding_mask"] + ["segment_ids"] * has_segments(config)
-    return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
-
-
-def has_segments(config):
-    """Whether a model wants to be told which segment a token is in.
-
-    Args:
-        config: any backbone's config.
-
-    Returns:
-        bool. One segment (RoBERTa's) is none.
-    """
-    return getattr(config, "num_segments", 0) > 1
+        return {**super().get_config(), "cross_attention": self.cross_attention}

@@ -96,7 +96,7 @@ class Pretrained(keras.Model):
         inputs = named_inputs(inputs, names, with_cache=kwargs.get("cache") is not None)
         return super().__call__(inputs, *args, **kwargs)
 
-    def call(self, inputs, training=None, mask=None, cache=None, position=None):
+    def call(self, inputs, training=None, mask=None, cache=None, position=0):
         if cache is None:
             return super().call(inputs, training=training, mask=mask)
         hidden_states, cache = self.backbone(inputs, cache=cache, position=position)
