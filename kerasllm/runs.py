@@ -18,7 +18,7 @@ from kerasllm.data.rows import label_ids, label_names, read_rows, split_rows
 from kerasllm.evaluation import ClassificationResult, evaluate_scores, write_report
 from kerasllm.evaluation import evaluate as evaluate_model
 from kerasllm.export import TARGETS, load_artefact
-from kerasllm.models.text_classifier import stored_labels
+from kerasllm.models.classifier import stored_labels
 from kerasllm.tasks import TASKS, text_classification
 from kerasllm.tokenizers import WordPieceTokenizer
 from kerasllm.training import STRATEGIES, fit, strategy

@@ -16,6 +16,7 @@ from kerasllm import families, weights
 from kerasllm.config import RecurrentConfig, TransformerConfig
 from kerasllm.export import to_tflite
 from kerasllm.export.scorer import float32_copy
+from kerasllm.layers import Dense
 from kerasllm.layers.lora import AdaptedDense, adapt
 from kerasllm.models import MODELS, CausalLM, TextClassifier
 from kerasllm.models.lora import CONFIG_FILE, FILE, add_lora, load_lora, merge_lora, save_lora
@@ -57,7 +58,7 @@ def randomise_adapters(model, seed=1):
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("use_bias", [True, False], ids=["bias", "no_bias"])
 def test_the_formula(activation, use_bias):
-    layer = keras.layers.Dense(5, activation=activation, use_bias=use_bias)
+    layer = Dense(5, activation=activation, use_bias=use_bias)
     layer.build((None, 4))
     randomise(layer)
     x = np.random.default_rng(2).normal(size=(2, 3, 4)).astype("float32")
@@ -76,7 +77,7 @@ def test_the_formula(activation, use_bias):
 
 def test_a_fresh_way_down():
     keras.utils.set_random_seed(0)
-    layer = keras.layers.Dense(5)
+    layer = Dense(5)
     layer.build((None, 400))
     down = adapt(layer, rank=30, alpha=1).down.kernel.numpy()
     assert np.abs(down).max() <= 1 / 20 + 1e-7  # uniform to both sides of 0, as PEFT draws it
@@ -84,11 +85,11 @@ def test_a_fresh_way_down():
 
 
 def test_only_a_plain_dense_can_be_adapted():
-    layer = keras.layers.Dense(5)
+    layer = Dense(5)
     layer.build((None, 4))
     adapt(layer, rank=1, alpha=1)
     for other in (layer, keras.layers.Embedding(3, 4)):
-        with pytest.raises(TypeError, match="`dense` must be a plain `keras.layers.Dense`"):
+        with pytest.raises(TypeError, match="`dense` must be a plain `kerasllm.layers.Dense`"):
             adapt(other, rank=1, alpha=1)
 
 
@@ -130,7 +131,7 @@ def test_targets():
     assert set(model.lora.layers.values()) == {(8, 8)}
     assert model.lora.head == ("classifier",)
     assert isinstance(model.pooler, AdaptedDense)
-    assert type(model.backbone.blocks[0].att.query_dense) is keras.layers.Dense
+    assert type(model.backbone.blocks[0].att.query_dense) is Dense
     other = made()
     add_lora(other, targets="query_dense")
     assert len(other.lora.layers) == 2

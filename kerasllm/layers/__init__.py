@@ -6,6 +6,7 @@ from kerasllm.layers.attention import (
     causal_bias,
     padding_bias,
 )
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.embedding import TokenAndPositionEmbedding, TokenLogits
 from kerasllm.layers.llama_block import GatedFeedForward, LlamaBlock, RotaryAttention
@@ -16,6 +17,7 @@ from kerasllm.layers.transformer_block import TransformerBlock, activation_funct
 
 __all__ = [
     "AttentionBias",
+    "Dense",
     "Dropout",
     "GatedFeedForward",
     "LlamaBlock",

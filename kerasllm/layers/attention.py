@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import alibi_bias, real_positions
 
@@ -240,7 +241,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout")
 
     def _dense(self, width, name):
-        return keras.layers.Dense(
+        return Dense(
             width,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import real_positions, sinusoids
 
@@ -102,7 +103,7 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         if num_segments:
             self.segment_emb = self._table(num_segments, width, "segment_emb")
         if embedding_dim:
-            self.projection = keras.layers.Dense(
+            self.projection = Dense(
                 embed_dim,
                 use_bias=embedding_bias,
                 kernel_initializer=self.embeddings_initializer.clone(),

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasllm.layers.attention import dot_product_attention, write_cache
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import rotate
 from kerasllm.layers.transformer_block import activation_function
@@ -97,7 +98,7 @@ class RotaryAttention(keras.layers.Layer):
         self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout")
 
     def _dense(self, name, width, use_bias):
-        return keras.layers.Dense(
+        return Dense(
             width,
             use_bias=use_bias,
             kernel_initializer=self.kernel_initializer.clone(),
@@ -234,7 +235,7 @@ class GatedFeedForward(keras.layers.Layer):
         self.project.build((*inputs_shape[:-1], self.ff_dim))
 
     def _dense(self, name, width, activation=None):
-        return keras.layers.Dense(
+        return Dense(
             width,
             activation=activation,
             use_bias=self.use_bias,

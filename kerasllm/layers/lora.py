@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 
 
@@ -17,7 +18,7 @@ class LowRank(keras.layers.Layer):
         units: int, width of the output.
         alpha: float; the output is multiplied by `alpha / rank`.
         rate: float in [0, 1), dropout on the input.
-        down: `keras.layers.Dense` or None: the way down of another adapter, to share.
+        down: `Dense` or None: the way down of another adapter, to share.
 
     Call arguments:
         inputs: float `(…, width)`.
@@ -49,7 +50,7 @@ class LowRank(keras.layers.Layer):
         self.up = self._dense(units, "zeros", "up")
 
     def _dense(self, units, initializer, name):
-        return keras.layers.Dense(
+        return Dense(
             units,
             use_bias=False,
             kernel_initializer=initializer,
@@ -81,19 +82,15 @@ class LowRank(keras.layers.Layer):
         }
 
 
-class AdaptedDense(keras.layers.Dense):
+class AdaptedDense(Dense):
     """A `Dense` with an adapter, its attribute `lora`, beside the kernel.
 
     `adapt` turns a `Dense` into one. Keras' own `Dense.enable_lora` will not do: it makes the whole
     product of both kernels at every step, knows no dropout, and saves no adapter apart.
     """
 
-    def call(self, inputs, training=None):
-        x = ops.matmul(inputs, self.kernel)
-        if self.bias is not None:
-            x = x + self.bias
-        x = x + self.lora(inputs, training=training)
-        return x if self.activation is None else self.activation(x)
+    def affine(self, x, training=None):
+        return super().affine(x) + self.lora(x, training=training)
 
     def merged_kernel(self):
         """The kernel that alone does what kernel and adapter do together, float32."""
@@ -105,17 +102,17 @@ def adapt(dense, rank, alpha, rate=0.0, down=None):
     """Give a `Dense` an adapter, in its place.
 
     Args:
-        dense: built `keras.layers.Dense`. It becomes an `AdaptedDense`.
+        dense: built `Dense`. It becomes an `AdaptedDense`.
         rank, alpha, rate, down: of `LowRank`.
 
     Returns:
         The `LowRank`.
 
     Raises:
-        TypeError: `dense` is no plain `keras.layers.Dense` in floating point.
+        TypeError: `dense` is no plain `Dense` in floating point.
     """
-    if type(dense) is not keras.layers.Dense or dense.quantization_mode is not None:
-        raise TypeError(f"`dense` must be a plain `keras.layers.Dense`. Received: {dense}.")
+    if type(dense) is not Dense or dense.quantization_mode is not None:
+        raise TypeError(f"`dense` must be a plain `kerasllm.layers.Dense`. Received: {dense}.")
     width, units = dense.kernel.shape
     adapter = LowRank(rank, units, alpha, rate, down, dtype=dense.dtype_policy, name="lora")
     with contextlib.ExitStack() as scopes:  # paths of its variables begin with those of the layer

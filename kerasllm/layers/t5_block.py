@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasllm.layers.attention import AttentionBias, MultiHeadSelfAttention, dot_product_attention
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.llama_block import GatedFeedForward
 from kerasllm.layers.position import distance_buckets
 from kerasllm.layers.transformer_block import TransformerBlock, activation_function
@@ -111,7 +112,7 @@ class T5Attention(MultiHeadSelfAttention):
         initializer = self.kernel_initializer.clone()
         if name == "query_dense" and isinstance(initializer, keras.initializers.VarianceScaling):
             initializer.scale /= self.projection_dim  # a variance, where scores have a square root
-        return keras.layers.Dense(
+        return Dense(
             width,
             use_bias=False,
             kernel_initializer=initializer,
@@ -215,7 +216,7 @@ class T5Block(TransformerBlock):
         )
 
     def _dense(self, width, name, activation=None):
-        return keras.layers.Dense(
+        return Dense(
             width,
             activation=activation,
             use_bias=False,

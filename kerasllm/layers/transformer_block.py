@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasllm.layers.attention import MultiHeadSelfAttention
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 
 
@@ -162,7 +163,7 @@ class TransformerBlock(keras.layers.Layer):
         )
 
     def _dense(self, width, name, activation=None):
-        return keras.layers.Dense(
+        return Dense(
             width,
             activation=activation,
             kernel_initializer=self._initializer(),

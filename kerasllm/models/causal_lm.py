@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasllm.layers import TokenLogits
+from kerasllm.layers import Dense
 from kerasllm.models.pretrained import Pretrained
 
 
@@ -42,32 +42,24 @@ class CausalLM(Pretrained):
 
     HEAD = "causal_lm"
 
-    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._start(backbone, family, dtype)
-        config, policy = self.config, self.backbone.dtype_policy
+    def _add_layers(self):
+        config = self.config
         if not getattr(config, "causal", True):
             raise ValueError(
                 "`backbone` must be causal: each token sees only itself and those before it. "
                 f"Received: {config} (a language model would look up its answers)."
             )
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         # Back to the width of a narrower token table (OPT-350m).
         self.projection = None
         if getattr(config, "embedding_dim", 0):
-            self.projection = keras.layers.Dense(
+            self.projection = Dense(
                 config.embedding_dim,
                 use_bias=config.embedding_bias,
-                kernel_initializer=initializer,
-                dtype=policy,
+                kernel_initializer=self._initializer(),
+                dtype=self.backbone.dtype_policy,
                 name="projection",
             )
-        self.logits = TokenLogits(
-            self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
-            kernel_initializer=initializer.clone(),
-            dtype=policy,
-            name="logits",
-        )
-        self._connect(tokenizer, **kwargs)
+        self.logits = self._token_logits()
 
     def _head(self, hidden_states, inputs):
         if self.projection is not None:

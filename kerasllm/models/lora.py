@@ -11,7 +11,7 @@ import keras
 
 from kerasllm import families, weights
 from kerasllm.atomic import whole
-from kerasllm.layers import TokenLogits
+from kerasllm.layers import Dense, TokenLogits
 from kerasllm.layers.lora import adapt
 
 CONFIG_FILE = "adapter_config.json"
@@ -125,11 +125,7 @@ def _names(model):
 
 def _dense_layers(model):
     """Paths of the `Dense` layers, in order."""
-    return [
-        path
-        for path in _names(model)
-        if isinstance(weights.attribute(model, path), keras.layers.Dense)
-    ]
+    return [path for path in _names(model) if isinstance(weights.attribute(model, path), Dense)]
 
 
 def _head_layers(model):

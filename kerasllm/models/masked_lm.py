@@ -5,7 +5,7 @@ import logging
 import keras
 
 from kerasllm import families
-from kerasllm.layers import TokenLogits, activation_function
+from kerasllm.layers import Dense, activation_function
 from kerasllm.models.pretrained import Pretrained
 
 logger = logging.getLogger("kerasllm")
@@ -72,24 +72,17 @@ class MaskedLM(Pretrained):
 
     def _add_layers(self):
         config, policy = self.config, self.backbone.dtype_policy
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-        self.transform = keras.layers.Dense(
+        self.transform = Dense(
             config.embedding_dim or config.embed_dim,
             activation=activation_function(self.activation),
-            kernel_initializer=initializer,
+            kernel_initializer=self._initializer(),
             dtype=policy,
             name="transform",
         )
         self.layernorm = keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=policy, name="layernorm"
         )
-        self.logits = TokenLogits(
-            self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
-            use_bias=True,
-            kernel_initializer=initializer.clone(),
-            dtype=policy,
-            name="logits",
-        )
+        self.logits = self._token_logits(use_bias=True)
 
     def _head(self, hidden_states, inputs):
         return self.logits(self.layernorm(self.transform(hidden_states)))

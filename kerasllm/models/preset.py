@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasllm import families
 from kerasllm.families.keras_hub import INNER, PRESETS, config_to_preset
+from kerasllm.layers import Dense
 from kerasllm.models.preset_tokenizer import save_tokenizer, serialized
 from kerasllm.weights import STATE_NAMES, read_json
 
@@ -101,7 +102,7 @@ def _places(model, layers):
 def _layers(model, path):
     layer = _attribute(model, path)
     if layer is None and path.endswith("pooler"):  # theirs always has one
-        layer = keras.layers.Dense(model.config.embed_dim, kernel_initializer=_initializer(model))
+        layer = Dense(model.config.embed_dim, kernel_initializer=_initializer(model))
         layer.build((None, model.config.embed_dim))
     if layer is None:
         return []

@@ -12,6 +12,7 @@ from kerasllm import families, weights
 from kerasllm.atomic import whole
 from kerasllm.backbones import backbone_of
 from kerasllm.families import keras_hub
+from kerasllm.layers import TokenLogits
 from kerasllm.models import preset, preset_tokenizer
 from kerasllm.models.lora import Lora, put_lora
 from kerasllm.tokenizers import load_tokenizer
@@ -37,7 +38,15 @@ ALIASES = {
 class Pretrained(keras.Model):
     """A backbone and a head: a functional model that takes inputs under any of their names.
 
-    A subclass makes its layers, calls `_connect`, and names itself in `HEAD`.
+    A subclass names itself in `HEAD`, makes its layers in `_add_layers`, and says in `_head` how
+    they follow one another.
+
+    Args:
+        backbone: the name of a size (`families.SIZES`), a config, or a backbone. A config or a size
+            gives fresh weights; `from_pretrained` gives trained ones.
+        family: str or None: family of the backbone; None where `backbone` is the name of a size.
+        tokenizer: of `kerasllm.tokenizers`, or None.
+        dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
 
     Attributes:
         HEAD: str, its name in the families' `HEADS`.
@@ -51,6 +60,10 @@ class Pretrained(keras.Model):
     """
 
     HEAD = None
+
+    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
+        self._add_layers(**self._start(backbone, family, dtype))
+        self._connect(tokenizer, **kwargs)
 
     def _start(self, backbone, family, dtype):
         """Take or make the backbone; return the family's options of the head.
@@ -86,6 +99,25 @@ class Pretrained(keras.Model):
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
         self.input_spec = None  # a step with a cache has other inputs than the graph
+
+    def _add_layers(self, **options):
+        """Make the layers of the head, by a family's options; every subclass has its own."""
+        raise NotImplementedError
+
+    def _initializer(self):
+        """A fresh initializer of a kernel."""
+        return keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
+
+    def _token_logits(self, use_bias=False):
+        """The layer that scores all tokens, by the token table where the config ties them."""
+        config = self.config
+        return TokenLogits(
+            self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
+            use_bias=use_bias,
+            kernel_initializer=self._initializer(),
+            dtype=self.backbone.dtype_policy,
+            name="logits",
+        )
 
     def _head(self, hidden_states, inputs):
         """From hidden states to the model's output; every subclass has its own."""

@@ -2,7 +2,6 @@
 
 import keras
 
-from kerasllm.layers import TokenLogits
 from kerasllm.models.pretrained import Pretrained
 
 
@@ -41,10 +40,6 @@ class Seq2SeqLM(Pretrained):
 
     HEAD = "seq2seq_lm"
 
-    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._add_layers(**self._start(backbone, family, dtype))
-        self._connect(tokenizer, **kwargs)
-
     def _add_layers(self, use_bias=True, scale_output=False):
         """Make the head; the options are those of a family.
 
@@ -54,13 +49,7 @@ class Seq2SeqLM(Pretrained):
         """
         config = self.config
         self.scale = config.embed_dim**-0.5 if scale_output and config.tie_embedding else 1.0
-        self.logits = TokenLogits(
-            self.backbone.embedding.token_emb if config.tie_embedding else config.vocab_size,
-            use_bias=use_bias,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
-            dtype=self.backbone.dtype_policy,
-            name="logits",
-        )
+        self.logits = self._token_logits(use_bias)
 
     def _head(self, hidden_states, inputs):
         return self.logits(hidden_states if self.scale == 1.0 else hidden_states * self.scale)

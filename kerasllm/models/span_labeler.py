@@ -2,6 +2,7 @@
 
 import keras
 
+from kerasllm.layers import Dense
 from kerasllm.models.pretrained import Pretrained
 
 
@@ -36,17 +37,8 @@ class SpanLabeler(Pretrained):
 
     HEAD = "span_labeler"
 
-    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._start(backbone, family, dtype)
-        self.span = keras.layers.Dense(
-            2,
-            kernel_initializer=keras.initializers.TruncatedNormal(
-                stddev=self.config.initializer_range
-            ),
-            dtype="float32",
-            name="span",
-        )
-        self._connect(tokenizer, **kwargs)
+    def _add_layers(self):
+        self.span = Dense(2, kernel_initializer=self._initializer(), dtype="float32", name="span")
 
     def _head(self, hidden_states, inputs):
         return self.span(hidden_states)

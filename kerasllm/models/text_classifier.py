@@ -3,14 +3,13 @@
 import keras
 from keras import ops
 
-from kerasllm import weights
-from kerasllm.layers import Dropout, activation_function
+from kerasllm.layers import Dense, Dropout, activation_function
 from kerasllm.layers.attention import MASKED
-from kerasllm.models.pretrained import Pretrained
+from kerasllm.models.classifier import Classifier
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class TextClassifier(Pretrained):
+class TextClassifier(Classifier):
     """A backbone with a classifier on the first token of a text, on the last, or on all.
 
     Args:
@@ -50,30 +49,10 @@ class TextClassifier(Pretrained):
 
     HEAD = "text_classifier"
 
-    def __init__(
-        self,
-        num_classes,
-        backbone,
-        rate=0.1,
-        *,
-        family=None,
-        labels=None,
-        tokenizer=None,
-        dtype=None,
-        **kwargs,
-    ):
-        labels = checked_labels(num_classes, labels)
-        self._add_layers(num_classes, rate, dtype, **self._start(backbone, family, dtype))
-        self._connect(tokenizer, **kwargs)
-        self.num_classes = num_classes
-        self.rate = rate
-        self.labels = labels
-
     def _add_layers(
         self,
         num_classes,
         rate,
-        dtype,
         token="first",
         activation=None,
         dropout_first=False,
@@ -85,27 +64,26 @@ class TextClassifier(Pretrained):
             token: str, `"first"` or `"last"`, the token that stands for the text; or `"max"`: the
                 largest value of each unit over all tokens does.
             activation: str or None, of the `pooler`, a `Dense` before the classifier; None for no
-                pooler, unless the config says (`"config"`).
+                pooler.
             dropout_first: bool, whether there is dropout before the pooler too.
             use_bias: bool, of the classifier.
         """
         self.token, self.dropout_first = token, dropout_first
-        config, policy = self.config, self.backbone.dtype_policy
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        policy = self.backbone.dtype_policy
         self.pooler = None
         if activation is not None:
-            self.pooler = keras.layers.Dense(
-                config.embed_dim,
+            self.pooler = Dense(
+                self.config.embed_dim,
                 activation=activation_function(activation),
-                kernel_initializer=initializer,
+                kernel_initializer=self._initializer(),
                 dtype=policy,
                 name="pooler",
             )
         self.dropout = Dropout(rate, dtype=policy, name="dropout")
-        self.classifier = keras.layers.Dense(
+        self.classifier = Dense(
             num_classes,
             use_bias=use_bias,
-            kernel_initializer=initializer.clone(),
+            kernel_initializer=self._initializer(),
             dtype="float32",
             name="classifier",
         )
@@ -127,45 +105,6 @@ class TextClassifier(Pretrained):
         last = ops.max(index * padding_mask, axis=1, keepdims=True)  # (batch, 1)
         at_last = ops.cast(ops.expand_dims(ops.equal(index, last), -1), hidden_states.dtype)
         return ops.sum(at_last * hidden_states, axis=1)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "rate": self.rate,
-            "labels": list(self.labels),
-        }
-
-    @classmethod
-    def from_pretrained(cls, name, num_classes=None, labels=None, *, fresh_head=False, dtype=None):
-        """Read a Hugging Face checkpoint, or a preset of keras-hub, with its tokenizer.
-
-        Args:
-            name: str or path-like: a local folder with `config.json`, `model.safetensors` (or its
-                shards; of a preset, `model.weights.h5`) and a tokenizer; or a name on the Hugging
-                Face hub, or keras-hub's name of a preset.
-            num_classes: int or None: None for as many as the checkpoint or `labels` have.
-            labels: sequence of str or None: names of the classes.
-            fresh_head: bool, whether to leave out the checkpoint's classifier and start a new one.
-            dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one.
-
-        Returns:
-            The model. Where the checkpoint has no classifier (or no pooler), that layer is fresh,
-            and a log line says so.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: config, weights or tokenizer don't fit; the message says which and how.
-        """
-        return cls._read(
-            weights.find_folder(name),
-            fresh_head,
-            dtype,
-            lambda fields: label_options(fields, num_classes, labels),
-        )
-
-    def _fields(self):
-        return label_fields(self)
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -206,84 +145,3 @@ class BertClassifier(TextClassifier):
     def bert(self):
         """The backbone."""
         return self.backbone
-
-
-def checked_labels(num_classes, labels):
-    """Return the names of the classes, checked.
-
-    Args:
-        num_classes: int.
-        labels: sequence of str, or None for `"0"`, `"1"`, ….
-
-    Returns:
-        tuple of `num_classes` str.
-
-    Raises:
-        ValueError: they are not `num_classes` distinct names.
-    """
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(
-            f"`num_classes` must be an integer of at least 1. Received: {num_classes!r}."
-        )
-    if isinstance(labels, str):
-        raise ValueError(f"`labels` must be a sequence of names. Received: {labels!r}.")
-    labels = tuple(str(i) for i in range(num_classes)) if labels is None else tuple(labels)
-    if len(labels) != num_classes or len(set(labels)) != num_classes:
-        raise ValueError(
-            f"`labels` must be {num_classes} distinct names, one a class. Received: {labels}."
-        )
-    return labels
-
-
-def stored_labels(fields):
-    """The names of the classes in a Hugging Face config, in order; empty where it has none.
-
-    Args:
-        fields: dict, the parsed `config.json`.
-
-    Returns:
-        tuple of str.
-    """
-    stored = fields.get("id2label") or {}
-    # Hugging Face's placeholder names say nothing.
-    return tuple(str(stored[key]).removeprefix("LABEL_") for key in sorted(stored, key=int))
-
-
-def label_fields(model):
-    """What a classifier writes into `config.json`.
-
-    Args:
-        model: a model with `rate` and `labels`.
-
-    Returns:
-        dict.
-    """
-    return {
-        "classifier_dropout": model.rate,
-        "id2label": dict(enumerate(model.labels)),
-        "label2id": {label: i for i, label in enumerate(model.labels)},
-    }
-
-
-def label_options(fields, num_classes, labels):
-    """What a classifier is made with: what the caller says, else the checkpoint, else two classes.
-
-    Args:
-        fields: dict, the parsed `config.json`, with the backbone's dropout as `rate`.
-        num_classes: int or None.
-        labels: sequence of str or None.
-
-    Returns:
-        dict of `num_classes`, `labels`, `rate`.
-    """
-    names = stored_labels(fields)
-    if labels is None and names and num_classes in (None, len(names)):
-        labels = names
-    if num_classes is None:
-        num_classes = fields.get("num_labels", 2) if labels is None else len(labels)
-    rate = fields.get("classifier_dropout")
-    return {
-        "num_classes": num_classes,
-        "labels": labels,
-        "rate": fields["rate"] if rate is None else rate,
-    }

@@ -2,14 +2,12 @@
 
 import keras
 
-from kerasllm import weights
-from kerasllm.layers import Dropout
-from kerasllm.models.pretrained import Pretrained
-from kerasllm.models.text_classifier import checked_labels, label_fields, label_options
+from kerasllm.layers import Dense, Dropout
+from kerasllm.models.classifier import Classifier
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class TokenClassifier(Pretrained):
+class TokenClassifier(Classifier):
     """A backbone that gives each token one of several labels, as for named entities.
 
     Args:
@@ -43,53 +41,14 @@ class TokenClassifier(Pretrained):
 
     HEAD = "token_classifier"
 
-    def __init__(
-        self,
-        num_classes,
-        backbone,
-        rate=0.1,
-        *,
-        family=None,
-        labels=None,
-        tokenizer=None,
-        dtype=None,
-        **kwargs,
-    ):
-        labels = checked_labels(num_classes, labels)
-        self._start(backbone, family, dtype)
-        config = self.config
+    def _add_layers(self, num_classes, rate):
         self.dropout = Dropout(rate, dtype=self.backbone.dtype_policy, name="dropout")
-        self.classifier = keras.layers.Dense(
+        self.classifier = Dense(
             num_classes,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            kernel_initializer=self._initializer(),
             dtype="float32",
             name="classifier",
         )
-        self._connect(tokenizer, **kwargs)
-        self.num_classes = num_classes
-        self.rate = rate
-        self.labels = labels
 
     def _head(self, hidden_states, inputs):
         return self.classifier(self.dropout(hidden_states))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "rate": self.rate,
-            "labels": list(self.labels),
-        }
-
-    @classmethod
-    def from_pretrained(cls, name, num_classes=None, labels=None, *, fresh_head=False, dtype=None):
-        """Read a Hugging Face checkpoint, with its tokenizer; see `TextClassifier`."""
-        return cls._read(
-            weights.find_folder(name),
-            fresh_head,
-            dtype,
-            lambda fields: label_options(fields, num_classes, labels),
-        )
-
-    def _fields(self):
-        return label_fields(self)

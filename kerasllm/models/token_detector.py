@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasllm.layers import activation_function
+from kerasllm.layers import Dense, activation_function
 from kerasllm.models.pretrained import Pretrained
 
 
@@ -35,21 +35,18 @@ class TokenDetector(Pretrained):
 
     HEAD = "token_detector"
 
-    def __init__(self, backbone, *, family=None, tokenizer=None, dtype=None, **kwargs):
-        self._start(backbone, family, dtype)
+    def _add_layers(self):
         config = self.config
-        initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-        self.transform = keras.layers.Dense(
+        self.transform = Dense(
             config.embed_dim,
             activation=activation_function(config.activation),
-            kernel_initializer=initializer,
+            kernel_initializer=self._initializer(),
             dtype=self.backbone.dtype_policy,
             name="transform",
         )
-        self.classifier = keras.layers.Dense(
-            1, kernel_initializer=initializer.clone(), dtype="float32", name="classifier"
+        self.classifier = Dense(
+            1, kernel_initializer=self._initializer(), dtype="float32", name="classifier"
         )
-        self._connect(tokenizer, **kwargs)
 
     def _head(self, hidden_states, inputs):
         logits = self.classifier(self.transform(hidden_states))  # (batch, length, 1)
