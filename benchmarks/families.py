@@ -6,7 +6,6 @@ random token ids: `forward` answers, `train` takes steps with AdamW. `load` read
 from one Hugging Face folder, each time in a fresh process.
 """
 
-import json
 import resource
 import statistics
 import time
@@ -188,10 +187,10 @@ def write_checkpoint(folder):
 
 def load(library, folder):
     """Load the checkpoint; return seconds, and the most memory beyond that before loading."""
-    before_import = _load_function(library)
+    load_model = _load_function(library)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * contest.RSS_UNIT
     start = time.perf_counter()
-    model = before_import(folder)
+    model = load_model(folder)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * contest.RSS_UNIT
     del model
@@ -261,7 +260,7 @@ def measure(workload, folder, arguments):
         name: {"wall": result.wall, "cpu": result.cpu, "median": statistics.median(result.wall)}
         for name, result in results.items()
     }
-    return contest.markdown(title, rows), json.loads(json.dumps(numbers))
+    return contest.markdown(title, rows), numbers
 
 
 if __name__ == "__main__":

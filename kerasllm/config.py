@@ -5,10 +5,47 @@ import math
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 POSITIONS = ("learned", "counted", "sinusoidal", "alibi")
+CELLS = ("rnn", "lstm", "gru")
+
+CHOICES = {"activation": ACTIVATIONS, "positions": POSITIONS, "cell": CELLS}
+RATES = ("rate", "attention_rate")
+
+
+class Config:
+    """What the configs of all backbones share: each field is checked by its type and limit."""
+
+    # The least that an integer may be, where not 1; what a float must be above, where not 0.
+    _LIMITS = {}
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            self._check(field.type, field.name, getattr(self, field.name))
+        if self.pad_id >= self.vocab_size:
+            raise ValueError(
+                "`pad_id` must be below `vocab_size`. "
+                f"Received: pad_id={self.pad_id}, vocab_size={self.vocab_size}."
+            )
+
+    def _check(self, kind, name, value):
+        if kind is str:
+            _check_choice(name, value, CHOICES[name])
+        elif kind is bool:
+            _check_bool(name, value)
+        elif kind is int:
+            _check_int(name, value, self._LIMITS.get(name, 1))
+        elif name in RATES:
+            _check_number(name, value, lambda x: 0 <= x < 1, "from 0 to below 1")
+        elif kind is float:
+            limit = self._LIMITS.get(name, 0)
+            _check_number(name, value, lambda x: limit < x < math.inf, f"above {limit}")
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, ready for JSON and for the same class: `Class(**fields)`."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Config):
     """The sizes and options of one Transformer backbone.
 
     Args:
@@ -82,21 +119,12 @@ class TransformerConfig:
     num_decoder_layers: int = 0
     tie_embedding: bool = True
 
+    _LIMITS = dict.fromkeys(
+        ("num_segments", "pad_id", "position_offset", "embedding_dim", "num_decoder_layers"), 0
+    )
+
     def __post_init__(self):
-        for name in ("vocab_size", "num_layers", "num_heads", "embed_dim", "ff_dim", "max_length"):
-            _check_int(name, getattr(self, name), least=1)
-        for name in (
-            "num_segments", "pad_id", "position_offset", "embedding_dim", "num_decoder_layers"
-        ):  # fmt: skip
-            _check_int(name, getattr(self, name), least=0)
-        for name in ("rate", "attention_rate"):
-            _check_number(name, getattr(self, name), lambda x: 0 <= x < 1, "from 0 to below 1")
-        for name in ("epsilon", "initializer_range"):
-            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_choice("positions", self.positions, POSITIONS)
-        _check_bools(self)
-        _check_pad_id(self)
+        super().__post_init__()
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 "`embed_dim` must be divisible by `num_heads`. "
@@ -108,16 +136,9 @@ class TransformerConfig:
         """Width of one attention head."""
         return self.embed_dim // self.num_heads
 
-    def to_dict(self) -> dict:
-        """The fields as plain values, ready for JSON and for `TransformerConfig(**fields)`."""
-        return dataclasses.asdict(self)
-
-
-CELLS = ("rnn", "lstm", "gru")
-
 
 @dataclasses.dataclass(frozen=True)
-class RecurrentConfig:
+class RecurrentConfig(Config):
     """The sizes and options of one recurrent backbone.
 
     Args:
@@ -158,17 +179,10 @@ class RecurrentConfig:
     pad_id: int = 0
     tie_embedding: bool = False
 
+    _LIMITS = {"pad_id": 0}
+
     def __post_init__(self):
-        for name in ("vocab_size", "num_layers", "embed_dim", "units", "max_length"):
-            _check_int(name, getattr(self, name), least=1)
-        _check_int("pad_id", self.pad_id, least=0)
-        _check_number("rate", self.rate, lambda x: 0 <= x < 1, "from 0 to below 1")
-        _check_number(
-            "initializer_range", self.initializer_range, lambda x: 0 < x < math.inf, "above 0"
-        )
-        _check_choice("cell", self.cell, CELLS)
-        _check_bools(self)
-        _check_pad_id(self)
+        super().__post_init__()
         if self.tie_embedding and self.width != self.embed_dim:
             raise ValueError(
                 "`tie_embedding` must come with an output as wide as a token vector. "
@@ -184,10 +198,6 @@ class RecurrentConfig:
     def causal(self) -> bool:
         """Whether a token sees only itself and those before it."""
         return not self.bidirectional
-
-    def to_dict(self) -> dict:
-        """The fields as plain values, ready for JSON and for `RecurrentConfig(**fields)`."""
-        return dataclasses.asdict(self)
 
 
 ROPE_SCALINGS = ("linear", "dynamic", "llama3", "yarn", "longrope")
@@ -256,7 +266,7 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaConfig:
+class LlamaConfig(Config):
     """The sizes and options of one backbone of LLaMA's kind.
 
     Args:
@@ -321,20 +331,13 @@ class LlamaConfig:
     full_layers: int = 0
     tie_embedding: bool = False
 
+    _LIMITS = {
+        **{"num_kv_heads": 0, "projection_dim": 0, "pad_id": 0, "rope_theta": 1},
+        **{"sliding_window": 0, "full_layers": 0},
+    }
+
     def __post_init__(self):
-        for name in ("vocab_size", "num_layers", "num_heads", "embed_dim", "ff_dim", "max_length"):
-            _check_int(name, getattr(self, name), least=1)
-        for name in ("num_kv_heads", "projection_dim", "pad_id", "sliding_window", "full_layers"):
-            _check_int(name, getattr(self, name), least=0)
-        _check_number(
-            "attention_rate", self.attention_rate, lambda x: 0 <= x < 1, "from 0 to below 1"
-        )
-        for name in ("epsilon", "initializer_range"):
-            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
-        _check_number("rope_theta", self.rope_theta, lambda x: 1 < x < math.inf, "above 1")
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_bools(self)
-        _check_pad_id(self)
+        super().__post_init__()
         self._fill_in()
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
@@ -390,13 +393,9 @@ class LlamaConfig:
         """Whether a token sees only itself and those before it: always."""
         return True
 
-    def to_dict(self) -> dict:
-        """The fields as plain values, ready for JSON and for `LlamaConfig(**fields)`."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class T5Config(Config):
     """The sizes and options of one backbone of T5's kind.
 
     Args:
@@ -453,21 +452,10 @@ class T5Config:
     max_distance: int = 128
     tie_embedding: bool = True
 
+    _LIMITS = {"num_decoder_layers": 0, "pad_id": 0, "num_buckets": 4}
+
     def __post_init__(self):
-        for name in (
-            "vocab_size", "num_layers", "num_heads", "projection_dim", "embed_dim", "ff_dim",
-            "max_length", "max_distance",
-        ):  # fmt: skip
-            _check_int(name, getattr(self, name), least=1)
-        for name in ("num_decoder_layers", "pad_id"):
-            _check_int(name, getattr(self, name), least=0)
-        _check_int("num_buckets", self.num_buckets, least=4)
-        _check_number("rate", self.rate, lambda x: 0 <= x < 1, "from 0 to below 1")
-        for name in ("epsilon", "initializer_factor"):
-            _check_number(name, getattr(self, name), lambda x: 0 < x < math.inf, "above 0")
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_bools(self)
-        _check_pad_id(self)
+        super().__post_init__()
         if self.max_distance <= self.num_buckets // 2:
             raise ValueError(
                 "`max_distance` must be above half of `num_buckets`, which are one distance each. "
@@ -479,29 +467,15 @@ class T5Config:
         """Standard deviation of fresh weights that are as wide as the residual stream."""
         return self.initializer_factor * self.embed_dim**-0.5
 
-    def to_dict(self) -> dict:
-        """The fields as plain values, ready for JSON and for `T5Config(**fields)`."""
-        return dataclasses.asdict(self)
-
 
 def _check_choice(name, value, known):
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")
 
 
-def _check_bools(config):
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(field.default, bool) and not isinstance(value, bool):
-            raise ValueError(f"`{field.name}` must be True or False. Received: {value!r}.")
-
-
-def _check_pad_id(config):
-    if config.pad_id >= config.vocab_size:
-        raise ValueError(
-            "`pad_id` must be below `vocab_size`. "
-            f"Received: pad_id={config.pad_id}, vocab_size={config.vocab_size}."
-        )
+def _check_bool(name, value):
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
 
 
 def _check_int(name, value, least):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 FILE = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # of a checkpoint in several files
+INDEX = "{}.index.json"  # which shards hold what, of a file that is in several
 SHARD_BYTES = 5 * 10**9  # the most in one file, as `transformers` has it
 
 # What safetensors calls the types of weights.
@@ -82,10 +83,9 @@ def _fetch(name, revision):
             )
         )
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise FileNotFoundError(
             f"`{name}` is no folder here, and the Hugging Face hub did not give it: "
-            f"{reason}. Check the name and the network, or give a local folder."
+            f"{_reason(error)}. Check the name and the network, or give a local folder."
         ) from error
 
 
@@ -107,11 +107,16 @@ def _fetch_preset(name, address):
 
         return pathlib.Path(kagglehub.model_download(address.removeprefix("kaggle://")))
     except Exception as error:  # as above
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise FileNotFoundError(
-            f"`{name}` is a preset of keras-hub, and Kaggle did not give it: {reason}. "
-            "Check the network, and that keras-hub is installed, or give a local folder."
+            f"`{name}` is a preset of keras-hub, and Kaggle did not give it: "
+            f"{_reason(error)}. Check the network, and that keras-hub is installed, or give a "
+            "local folder."
         ) from error
+
+
+def _reason(error):
+    """The first line of what an error says."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def read_json(path):
@@ -204,7 +209,7 @@ class Tensors:
     """
 
     def __init__(self, folder, file=FILE):
-        index = folder / f"{file}.index.json"
+        index = folder / INDEX.format(file)
         paths = [folder / file]
         if not paths[0].is_file() and index.is_file():
             names = sorted(set(read_json(index).get("weight_map", {}).values()))
@@ -324,13 +329,13 @@ def attribute(model, path):
 
     Args:
         model: `keras.Model`.
-        path: str, e.g. `"backbone.blocks.0.att.query_dense"`.
+        path: str, e.g. `"backbone.blocks.0.att.query_dense"`; `""` for the model itself.
 
     Returns:
         A layer or a variable; None if there is none.
     """
     value = model
-    for part in path.split("."):
+    for part in filter(None, path.split(".")):
         if part.isdigit():
             value = value[int(part)] if int(part) < len(value) else None
         else:
@@ -368,10 +373,10 @@ def load_weights(
     absent = _set_aside(places, {path: names[path] for path in fresh}, found)
     _check_names(folder / file, places, found, ignored, prefix)
     _check_shapes(folder / file, places, found, tensors)
-    name_of = {key: name for name, key in found.items()}
-    for key in tensors:
-        for place in places.get(name_of[key], ()):
-            place.variable.assign(place.stored.take(tensors[key], place.is_kernel))
+    for name, parts in places.items():
+        array = tensors[found[name]]
+        for place in parts:
+            place.variable.assign(place.stored.take(array, place.is_kernel))
     return absent
 
 
@@ -466,7 +471,8 @@ def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
             "metadata": {"total_size": sum(map(_bytes, places.values()))},
             "weight_map": {key: name for name, keys in shards.items() for key in keys},
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(index, indent=2) + "\n"
+        (folder / INDEX.format(FILE)).write_text(text, encoding="utf-8")
 
 
 def save_part(model, path, names):
@@ -490,16 +496,14 @@ def _write(path, places):
 def _assembled(parts):
     """The checkpoint's tensor from all variables that share it."""
     first = parts[0]
-    whole = np.zeros(first.shape, first.variable.numpy().dtype)
+    whole = np.zeros(first.shape, first.variable.dtype)
     for place in parts:
-        value = place.variable.numpy()
-        place.stored.put(whole, value, place.is_kernel)
+        place.stored.put(whole, place.variable.numpy(), place.is_kernel)
     return whole
 
 
 def _bytes(parts):
-    itemsize = 4 if parts[0].variable.dtype == "float32" else 2
-    return int(np.prod(parts[0].shape)) * itemsize
+    return math.prod(parts[0].shape) * np.dtype(parts[0].variable.dtype).itemsize
 
 
 def _shards(places, most):

@@ -7,7 +7,7 @@ import pytest
 from keras_file import round_trip
 from numpy_reference import float32
 
-from kerasllm.backbones import Transformer
+from kerasllm.backbones import T5, EncoderDecoder, Llama, Recurrent, Transformer
 from kerasllm.config import TransformerConfig
 
 TOLERANCE = 1e-5
@@ -164,6 +164,31 @@ def test_fresh_weights():
             # A normal distribution cut at two sigmas has 0.88 of its deviation.
             assert abs(array.std() - 0.088) < 0.005, weight.path
             assert np.abs(array).max() <= 0.2
+
+
+HEADS = dict(num_heads=2, embed_dim=8, ff_dim=16)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="its own kind of graph")
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        (Transformer, dict(num_layers=1, positions="alibi", causal=True, **HEADS)),
+        (Llama, dict(num_layers=1, num_kv_heads=1, qk_norm=True, **HEADS)),
+        (T5, dict(num_layers=1, num_decoder_layers=1, projection_dim=3, **HEADS)),
+        (EncoderDecoder, dict(num_layers=1, num_decoder_layers=1, num_segments=0, **HEADS)),
+        (Recurrent, dict(cell="lstm", bidirectional=True, embed_dim=4, units=4)),
+    ],
+)
+def test_a_batch_without_rows(kind, sizes):
+    """A replica gets one at the end of an epoch."""
+    import tensorflow as tf
+
+    model = kind(kind.CONFIG(40, **sizes))
+    specs = {name: tf.TensorSpec((None, None), "int32") for name in model.input}
+    graph = tf.function(lambda inputs: model(inputs, training=True), input_signature=[specs])
+    for rows in (0, 2):
+        assert graph({name: tf.ones((rows, 5), "int32") for name in specs}).shape == (rows, 5, 8)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others must compile")

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.export import verify
+from kerasllm.export.scorer import Scorer
 
 
 class TensorModel(tf.Module):
@@ -36,10 +37,7 @@ class TensorModel(tf.Module):
         self.weights = [weight.value for weight in model.weights]
         self._call = lambda inputs: model(_like(model.input, inputs), training=False)
 
-    @property
-    def parameter_bytes(self):
-        """Size of all weights, int."""
-        return sum(int(np.prod(weight.shape)) * weight.dtype.size for weight in self.weights)
+    parameter_bytes = Scorer.parameter_bytes  # which is a sum over `weights` too
 
     def specs(self, single=False):
         """`tf.TensorSpec` of each input, by name: of any batch, or of a `single` example."""

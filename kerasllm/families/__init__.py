@@ -11,6 +11,7 @@ done with them, and `write(fields)`, the way back.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -148,14 +149,18 @@ def summary(family):
         benchmarks/parity.py measured.
     """
     module = FAMILIES[family]
-    measured = json.loads((pathlib.Path(__file__).parent / "parity.json").read_text())
-    read, written = measured.get(family, (None, None))
+    read, written = _measured_parity().get(family, (None, None))
     return {
         "title": " ".join(module.__doc__.split("\n\n")[0].split()),
         "heads": list(module.HEADS),
         "parity": [f"read {read}", f"written {written}"] if read else [],
         "sizes": list(module.SIZES),
     }
+
+
+@functools.cache
+def _measured_parity():
+    return json.loads((pathlib.Path(__file__).parent / "parity.json").read_text())
 
 
 def head(family, name):

@@ -119,6 +119,36 @@ def _in_heads(x, heads):
     return ops.reshape(x, (batch_size, heads, before * rows // heads, width))
 
 
+def separate_heads(x, batch_size, projection_dim):
+    """Split the last axis into heads.
+
+    Args:
+        x: float `(batch, length, heads * projection_dim)`.
+        batch_size: int or scalar tensor.
+        projection_dim: int, width of a head.
+
+    Returns:
+        float `(batch, heads, length, projection_dim)`.
+    """
+    # The length by its value: of a batch without rows, TensorFlow can't tell what -1 would be.
+    shape = (batch_size, ops.shape(x)[1], x.shape[-1] // projection_dim, projection_dim)
+    return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
+
+
+def join_heads(x, batch_size):
+    """Put heads side by side again, the inverse of `separate_heads`.
+
+    Args:
+        x: float `(batch, heads, length, projection_dim)`.
+        batch_size: int or scalar tensor.
+
+    Returns:
+        float `(batch, length, heads * projection_dim)`.
+    """
+    shape = (batch_size, ops.shape(x)[2], x.shape[1] * x.shape[3])
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), shape)
+
+
 @keras.saving.register_keras_serializable(package="kerasllm")
 class AttentionBias(keras.layers.Layer):
     """All that says, beside the tokens themselves, who attends to whom in a stack of blocks.
@@ -283,8 +313,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         Returns:
             float `(batch, heads, length, projection_dim)`.
         """
-        x = ops.reshape(x, (batch_size, -1, self.num_heads, self.projection_dim))
-        return ops.transpose(x, (0, 2, 1, 3))
+        return separate_heads(x, batch_size, self.projection_dim)
 
     def keys_and_values(self, context):
         """Make what `context` can be attended by, as it stands in a cache.
@@ -319,9 +348,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             cache = write_cache(cache, self.keys_and_values(inputs), position)
             key, value = cache
         output, _ = self.attention(query, key, value, attention_bias, training)
-        output = ops.transpose(output, (0, 2, 1, 3))  # (batch, query, heads, projection_dim)
-        output = ops.reshape(output, (batch_size, -1, self.inner_dim))
-        output = self.combine_heads(output)  # (batch, query, embed_dim)
+        output = self.combine_heads(join_heads(output, batch_size))  # (batch, query, embed_dim)
         return output if cache is None else (output, cache)
 
     def compute_output_shape(self, inputs_shape, context_shape=None):

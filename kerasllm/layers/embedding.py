@@ -100,6 +100,8 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         self.token_emb = token_emb or self._table(vocab_size, token_width, "token_emb")
         if positions in ("learned", "counted"):
             self.pos_emb = self._table(max_length + position_offset, width, "pos_emb")
+        elif positions == "sinusoidal":
+            self.waves = sinusoids(max_length, embed_dim)  # NumPy's, so that it is no weight
         if num_segments:
             self.segment_emb = self._table(num_segments, width, "segment_emb")
         if embedding_dim:
@@ -166,8 +168,7 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
             return 0.0
         index = position + ops.arange(ops.shape(token_ids)[-1], dtype="int32")  # (length,)
         if self.positions == "sinusoidal":
-            waves = sinusoids(self.max_length, self.embed_dim)
-            return ops.take(ops.cast(waves, self.compute_dtype), index, axis=0)
+            return ops.take(ops.cast(self.waves, self.compute_dtype), index, axis=0)
         if self.positions == "counted" and padding_mask is not None:
             index = ops.take(real_positions(padding_mask), index, axis=1)  # (batch, length)
         # Padding counts -1, and gets whichever row that is: nobody attends to it.

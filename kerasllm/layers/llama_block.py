@@ -3,7 +3,12 @@
 import keras
 from keras import ops
 
-from kerasllm.layers.attention import dot_product_attention, write_cache
+from kerasllm.layers.attention import (
+    dot_product_attention,
+    join_heads,
+    separate_heads,
+    write_cache,
+)
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import rotate
@@ -119,20 +124,6 @@ class RotaryAttention(keras.layers.Layer):
             self.query_norm.build((None, None, None, self.projection_dim))
             self.key_norm.build((None, None, None, self.projection_dim))
 
-    def separate_heads(self, x, batch_size):
-        """Split the last axis into heads.
-
-        Args:
-            x: float `(batch, length, heads * projection_dim)`, of any number of heads.
-            batch_size: int or scalar tensor.
-
-        Returns:
-            float `(batch, heads, length, projection_dim)`.
-        """
-        heads = x.shape[-1] // self.projection_dim
-        x = ops.reshape(x, (batch_size, -1, heads, self.projection_dim))
-        return ops.transpose(x, (0, 2, 1, 3))
-
     def call(
         self,
         inputs,
@@ -143,9 +134,10 @@ class RotaryAttention(keras.layers.Layer):
         training=None,
     ):
         batch_size = ops.shape(inputs)[0]
-        query = self.separate_heads(self.query_dense(inputs), batch_size)
-        key = self.separate_heads(self.key_dense(inputs), batch_size)
-        value = self.separate_heads(self.value_dense(inputs), batch_size)
+        query, key, value = (
+            separate_heads(dense(inputs), batch_size, self.projection_dim)
+            for dense in (self.query_dense, self.key_dense, self.value_dense)
+        )
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
@@ -155,9 +147,7 @@ class RotaryAttention(keras.layers.Layer):
         output, _ = dot_product_attention(
             query, key, value, attention_bias, lambda x: self.dropout(x, training=training)
         )
-        output = ops.transpose(output, (0, 2, 1, 3))  # (batch, length, heads, projection_dim)
-        output = ops.reshape(output, (batch_size, -1, self.num_heads * self.projection_dim))
-        output = self.combine_heads(output)  # (batch, length, embed_dim)
+        output = self.combine_heads(join_heads(output, batch_size))  # (batch, length, embed_dim)
         return output if cache is None else (output, cache)
 
     def compute_output_shape(self, inputs_shape):

@@ -15,7 +15,7 @@ from kerasllm import families
 from kerasllm.families.keras_hub import INNER, PRESETS, config_to_preset
 from kerasllm.layers import Dense
 from kerasllm.models.preset_tokenizer import save_tokenizer, serialized
-from kerasllm.weights import STATE_NAMES, read_json
+from kerasllm.weights import STATE_NAMES, attribute, read_json
 
 logger = logging.getLogger("kerasllm")
 
@@ -92,7 +92,7 @@ def _places(model, layers):
             used[kind] = number = used.get(kind, -1) + 1
             name = f"layers/{kind}_{number}" if number else f"layers/{kind}"
             for inner, theirs in INNER.get(kind, {"": ""}).items():
-                variables = _variables(_attribute(layer, inner))
+                variables = _variables(attribute(layer, inner))
                 if kind == "reversible_embedding" and not config.tie_embedding:
                     variables.append(_language_head(model))
                 add(f"{name}/{theirs}".rstrip("/"), variables)
@@ -100,7 +100,7 @@ def _places(model, layers):
 
 
 def _layers(model, path):
-    layer = _attribute(model, path)
+    layer = attribute(model, path)
     if layer is None and path.endswith("pooler"):  # theirs always has one
         layer = Dense(model.config.embed_dim, kernel_initializer=_initializer(model))
         layer.build((None, model.config.embed_dim))
@@ -110,21 +110,13 @@ def _layers(model, path):
 
 
 def _language_head(model):
-    kernel = _attribute(model, "logits.kernel")  # theirs always has one
+    kernel = attribute(model, "logits.kernel")  # theirs always has one
     shape = (model.config.vocab_size, model.config.embed_dim)
     return keras.Variable(_initializer(model), shape=shape) if kernel is None else kernel
 
 
 def _initializer(model):
     return keras.initializers.TruncatedNormal(stddev=model.config.initializer_range)
-
-
-def _attribute(layer, path):
-    for part in filter(None, path.split(".")):
-        layer = layer[int(part)] if part.isdigit() else getattr(layer, part, None)
-        if layer is None:
-            return None
-    return layer
 
 
 def _variables(layer):
@@ -332,7 +324,7 @@ def _save_task(model, folder, task, backbone, tokenizer):
         fields |= {"num_classes": model.num_classes, "dropout": model.rate, "activation": "linear"}
         if any(not label.isdigit() for label in model.labels):
             logger.warning("A preset has no names of classes: %s.", ", ".join(model.labels))
-    bias = _attribute(model, "logits.bias")
+    bias = attribute(model, "logits.bias")
     if not task.layers and bias is not None and np.any(bias.numpy()):
         logger.warning("keras-hub's %s has no bias on its logits: left out.", preset.name)
     name = f"{preset.name}{task.name}"

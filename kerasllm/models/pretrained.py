@@ -263,7 +263,7 @@ class Pretrained(keras.Model):
             weights.save_weights(self, aside, names, shard_bytes=shard_bytes)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(aside)
-            sharded = (aside / weights.INDEX).exists()
+            sharded = (aside / weights.INDEX.format(weights.FILE)).exists()
         if sharded:  # a single file of an earlier save would be read first
             (pathlib.Path(folder) / weights.FILE).unlink(missing_ok=True)
 

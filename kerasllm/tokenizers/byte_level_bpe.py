@@ -4,7 +4,7 @@ import json
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from kerasllm.tokenizers.files import read, read_object
+from kerasllm.tokenizers.files import content, read, read_object
 from kerasllm.tokenizers.pipeline import (
     SPECIAL_TOKENS,
     PipelineTokenizer,
@@ -98,12 +98,11 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
         prefix = bool(config.get("add_prefix_space"))
         pipeline = _pipeline(ids, pairs, prefix, qwen=name == "Qwen2")
         if name in ("Roberta", "Bart"):
-            special = {**SPECIAL_TOKENS[name], **_stated(config)}
-            pipeline["post_processor"] = {
-                **{"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": prefix},
-                "sep": [special["sep"], ids.get(special["sep"])],
-                "cls": [special["cls"], ids.get(special["cls"])],
-            }
+            processor = {"type": "RobertaProcessing", "trim_offsets": True}
+            for role in ("cls", "sep"):
+                token = content(config.get(f"{role}_token")) or SPECIAL_TOKENS[name][role]
+                processor[role] = [token, ids.get(token)]
+            pipeline["post_processor"] = {**processor, "add_prefix_space": prefix}
         added = read_object(folder / "added_tokens.json")
         listed = config.get("added_tokens_decoder") or {}
         added = {**added, **{token["content"]: int(i) for i, token in listed.items()}}
@@ -157,36 +156,10 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
         rust.train_from_iterator((to_str(text) for text in texts), trainer)
         return cls(json.loads(rust.to_str()), special_tokens=special_tokens)
 
-    def in_graph(self):
-        """Gives a `tf.Module` that does the same with string tensors, for tf.data and export.
-
-        It needs the operations of TensorFlow alone, and no Python. Assign it to an attribute of
-        the module that is exported, so that its tables are saved with it. Pairs of bytes are
-        merged one round after another, so a text without any space costs time that grows with
-        the square of its length.
-
-        Returns:
-            A `tf.Module` with `encode(texts)`, which takes strings `(batch,)` and gives an int32
-            `tf.RaggedTensor` `(batch, None)`; `__call__(texts, pairs=None, *, max_length)`, which
-            gives the dict of int32 tensors `(batch, length)` that the tokenizer itself gives,
-            padded to the longest row, and at least two wide; and `decode(ids)`, which takes int32
-            `(batch, length)`, also ragged, and gives strings `(batch,)`.
-
-        Raises:
-            ImportError: where TensorFlow is not installed.
-            ValueError: where a step of the pipeline has no exact form in a graph.
-
-        Example:
-            >>> tokenizer = ByteLevelBPETokenizer.train(["low lower lowest"] * 2, vocab_size=262)
-            >>> graph = tokenizer.in_graph()
-            >>> graph.encode(["slow lower"]).to_list()
-            [[83, 258, 260, 82]]
-            >>> graph.decode([[83, 258, 260, 82]]).numpy().tolist()
-            [b'slow lower']
-        """
+    def _graph_class(self):
         from kerasllm.tokenizers.byte_level_bpe_in_graph import ByteLevelBPEInGraph
 
-        return ByteLevelBPEInGraph(self)
+        return ByteLevelBPEInGraph
 
 
 def _pipeline(vocab, merges, add_prefix_space, qwen):
@@ -206,15 +179,6 @@ def _pipeline(vocab, merges, add_prefix_space, qwen):
         "post_processor": None,
         "decoder": {**prefix, "use_regex": True},
         "model": model,
-    }
-
-
-def _stated(config):
-    stated = {role: config.get(f"{role}_token") for role in ("cls", "sep")}
-    return {
-        role: token["content"] if isinstance(token, dict) else token
-        for role, token in stated.items()
-        if token is not None
     }
 
 

@@ -32,3 +32,8 @@ def read_object(path):
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object. Received: {type(found).__name__}")
     return found
+
+
+def content(token):
+    """Gives the text of a special token, which some files write as an object."""
+    return token.get("content") if isinstance(token, dict) else token

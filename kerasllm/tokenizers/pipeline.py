@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from kerasllm.tokenizers.files import read_json, read_object, write
+from kerasllm.tokenizers.files import content, read_json, read_object, write
 from kerasllm.tokenizers.rows import FIRST, SECOND, Template, make_batch
 from kerasllm.tokenizers.texts import checked_ids, encode_batch, to_str
 
@@ -95,6 +95,10 @@ class PipelineTokenizer:
         raise FileNotFoundError(
             f"`folder` must hold tokenizer.json. Received: {folder}, without it"
         )
+
+    def _graph_class(self):
+        """The class of `in_graph`'s module, imported here: Python's part needs no TensorFlow."""
+        raise NotImplementedError
 
     # ---------------------------------------------------------------- parts
 
@@ -265,10 +269,33 @@ class PipelineTokenizer:
             pad_id=self._fill,
         )
 
+    def in_graph(self):
+        """Gives a `tf.Module` that does the same with string tensors, for tf.data and export.
 
-def content(token):
-    """Gives the text of a special token, which some files write as an object."""
-    return token.get("content") if isinstance(token, dict) else token
+        It needs the operations of TensorFlow alone, and no Python. Assign it to an attribute of
+        the module that is exported, so that its tables are saved with it. Byte-pair encoding
+        merges one round after another, so with it a text without any space costs time that grows
+        with the square of its length.
+
+        Returns:
+            A `tf.Module` with `encode(texts)`, which takes strings `(batch,)` and gives an int32
+            `tf.RaggedTensor` `(batch, None)`; `__call__(texts, pairs=None, *, max_length)`, which
+            gives the dict of int32 tensors `(batch, length)` that the tokenizer itself gives,
+            padded to the longest row, and at least two wide; and `decode(ids)`, which takes int32
+            `(batch, length)`, also ragged, and gives strings `(batch,)`.
+
+        Raises:
+            ImportError: where TensorFlow is not installed.
+            ValueError: where a step of the pipeline has no exact form in a graph.
+
+        Example:
+            >>> from kerasllm import SentencePieceTokenizer
+            >>> tokenizer = SentencePieceTokenizer.train(["low lower lowest"] * 9, vocab_size=16)
+            >>> graph = tokenizer.in_graph()
+            >>> graph.decode(graph.encode(["lowest  tower"])).numpy().tolist()
+            [b'lowest tower']
+        """
+        return self._graph_class()(self)
 
 
 def class_name(folder):

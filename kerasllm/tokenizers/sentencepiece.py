@@ -182,32 +182,10 @@ class SentencePieceTokenizer(PipelineTokenizer):
             pipeline["post_processor"] = _ends_with(eos, special.index(eos))
         return cls(pipeline, special_tokens=special_tokens)
 
-    def in_graph(self):
-        """Gives a `tf.Module` that does the same with string tensors, for tf.data and export.
-
-        It needs the operations of TensorFlow alone, and no Python. Assign it to an attribute of
-        the module that is exported, so that its tables are saved with it.
-
-        Returns:
-            A `tf.Module` with `encode(texts)`, which takes strings `(batch,)` and gives an int32
-            `tf.RaggedTensor` `(batch, None)`; `__call__(texts, pairs=None, *, max_length)`, which
-            gives the dict of int32 tensors `(batch, length)` that the tokenizer itself gives,
-            padded to the longest row, and at least two wide; and `decode(ids)`, which takes int32
-            `(batch, length)`, also ragged, and gives strings `(batch,)`.
-
-        Raises:
-            ImportError: where TensorFlow is not installed.
-            ValueError: where a step of the pipeline has no exact form in a graph.
-
-        Example:
-            >>> tokenizer = SentencePieceTokenizer.train(["low lower lowest"] * 9, vocab_size=16)
-            >>> graph = tokenizer.in_graph()
-            >>> graph.decode(graph.encode(["lowest  tower"])).numpy().tolist()
-            [b'lowest tower']
-        """
+    def _graph_class(self):
         from kerasllm.tokenizers.sentencepiece_in_graph import SentencePieceInGraph
 
-        return SentencePieceInGraph(self)
+        return SentencePieceInGraph
 
 
 def _with_exact_scores(text):

@@ -22,7 +22,7 @@ from tokenizers import (
     trainers,
 )
 
-from kerasllm.tokenizers.files import read, read_json, read_object, write
+from kerasllm.tokenizers.files import content, read, read_json, read_object, write
 from kerasllm.tokenizers.rows import FIRST, SECOND, Template, make_batch
 from kerasllm.tokenizers.texts import check_iterable, checked_ids, encode_batch, to_str
 
@@ -513,12 +513,12 @@ def _read_tokenizer_config(path, needs_class):
     _expect(path, "never_split", config.get("never_split") or None, None)
     for token in SPECIAL_TOKENS:
         name = token.strip("[]").lower() + "_token"
-        _expect(path, name, _content(config.get(name, token)), token)
+        _expect(path, name, content(config.get(name, token)), token)
     added = [*(config.get("added_tokens_decoder") or {}).values()]
     added += config.get("additional_special_tokens") or []
     added += config.get("extra_special_tokens") or []
     for token in added:
-        _expect(path, "additional special tokens", _content(token), *SPECIAL_TOKENS)
+        _expect(path, "additional special tokens", content(token), *SPECIAL_TOKENS)
     names = {
         "do_lower_case": "lowercase",
         "strip_accents": "strip_accents",
@@ -529,11 +529,6 @@ def _read_tokenizer_config(path, needs_class):
     if "split_special_tokens" in config:
         options["allow_special_tokens"] = not config["split_special_tokens"]
     return options
-
-
-def _content(token):
-    """The text of a special token, which some files write as an object."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _agreed_vocab(found):
