@@ -197,9 +197,9 @@ def test_backup_goes_on_where_a_crash_came(tmp_path):
     history = fit(model, TRAIN, VALIDATION, callbacks=[after], **recipe)
     assert after.epochs == [2, 3]
     assert int(model.optimizer.iterations) == 4 * 8
-    assert len(history["loss"]) == 2
+    assert len(history["loss"]) == len(history["val_loss"]) == 4
     schedule = LinearWarmup(0.01, 32, 3)
-    wanted = [float(schedule(step)) for step in range(16, 32)]
+    wanted = [float(schedule(step)) for step in range(32)]
     np.testing.assert_allclose(history["learning_rate"], wanted, rtol=1e-6)
     assert not (tmp_path / "backup").exists()
 
@@ -214,7 +214,9 @@ def test_a_backup_after_the_last_epoch_leaves_nothing_to_do(tmp_path):
     models = classifier(), classifier(seed=99)
     with pytest.raises(RuntimeError, match="went down"):
         fit(models[0], TRAIN, callbacks=[CrashAtEnd()], **recipe)
-    assert fit(models[1], TRAIN, **recipe) == {"learning_rate": []}
+    history = fit(models[1], TRAIN, **recipe)
+    assert len(history["loss"]) == 1
+    assert len(history["learning_rate"]) == 8
     assert equal(*map(weights_of, models))
 
 

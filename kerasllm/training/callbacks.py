@@ -33,5 +33,32 @@ class Progress(keras.callbacks.Callback):
         self._bar.close()
 
 
+class BestEpoch(keras.callbacks.EarlyStopping):
+    """Keeps the weights of the best epoch, and can say what it has seen, for a checkpoint.
+
+    Args:
+        monitor: str, name of the figure that is best.
+        patience: int, epochs without a better one after which training ends.
+
+    Example:
+        >>> model.fit(data, validation_data=data, callbacks=[BestEpoch("val_loss", 3)])
+    """
+
+    def __init__(self, monitor, patience):
+        super().__init__(monitor, patience=patience, restore_best_weights=True, mode="auto")
+
+    def seen(self):
+        """The pair of a dict of numbers, and the list of the best epoch's weights (or none)."""
+        best = None if self.best is None else float(self.best)
+        numbers = {"wait": self.wait, "best": best, "best_epoch": self.best_epoch}
+        return numbers, self.best_weights or []
+
+    def go_on(self, numbers, weights):
+        """Go on from what `seen` gave."""
+        for name, value in numbers.items():
+            setattr(self, name, value)
+        self.best_weights = weights or None
+
+
 def _figures(logs):
     return ", ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())

@@ -8,9 +8,12 @@ import tensorflow as tf
 
 from kerasllm.data.batches import batches, check_at_least_one
 from kerasllm.tasks import task_of
-from kerasllm.training.callbacks import Progress
+from kerasllm.training.callbacks import BestEpoch, Progress
+from kerasllm.training.checkpoints import Checkpoints
+from kerasllm.training.keras_mends import mend
 from kerasllm.training.optimizer import AdamW, freeze, layer_rates
 from kerasllm.training.schedules import LinearWarmup
+from kerasllm.training.strategies import is_chief
 
 MOST_RATES = 200  # points of the learning rate's curve that the history keeps
 
@@ -33,6 +36,7 @@ def fit(
     seed=0,
     tensorboard=None,
     backup=None,
+    backup_every=100,
     callbacks=(),
     progress=True,
 ):
@@ -63,8 +67,10 @@ def fit(
         seed: int, of the order of rows. For fresh weights and dropout, call
             `keras.utils.set_random_seed` before making the model.
         tensorboard: path or None, folder for TensorBoard's logs (needs the package `tensorboard`).
-        backup: path or None, folder from which a run that died goes on after its last whole epoch.
-            Which of the epochs before that was the best is not known any more.
+        backup: path or None, folder of checkpoints, from which a run that died goes on at the step
+            of the last one: start it again with the same arguments. Several workers must see the
+            same folder. It is removed when training has come to its end.
+        backup_every: int, steps from one checkpoint to the next.
         callbacks: further Keras callbacks.
         progress: bool, whether to draw a progress bar on stderr.
 
@@ -85,7 +91,8 @@ def fit(
     References:
         Devlin et al. 2018, "BERT", appendix A.3.
     """
-    check_at_least_one(epochs=epochs, batch_size=batch_size)
+    mend()
+    check_at_least_one(epochs=epochs, batch_size=batch_size, backup_every=backup_every)
     _check(warmup=(warmup, 0 <= warmup <= 1, "be between 0 and 1"))
     with_best = patience is None or validation is not None
     _check(patience=(patience, with_best, "come with `validation`"))
@@ -104,23 +111,41 @@ def fit(
             "`model` must be compiled, or one that a task trains. Received: a "
             f"{type(model).__name__} (call its `compile` first)."
         )
+    chief = is_chief(_strategy(model))
+    best = None
+    if validation is not None:
+        monitor = task.MONITOR if task else "val_loss"
+        best = BestEpoch(monitor, epochs if patience is None else patience)
+    checkpoints = None
+    if backup is not None:
+        checkpoints = Checkpoints(backup, backup_every, watcher=best, writes=chief)
+        for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
+            next(iter(train))
+    first = checkpoints.epoch if checkpoints else 0
     ran = model.fit(
         train,
         validation_data=validation,
+        initial_epoch=first,
         epochs=epochs,
         shuffle=False,  # the dataset does it
         verbose=0,
         callbacks=[
-            *_watchers(task, validation, epochs, patience, tensorboard, backup),
+            *filter(None, [best, checkpoints]),
+            *_tensorboard(tensorboard),
             *callbacks,
-            *[Progress()] * progress,
+            *[Progress()] * (progress and chief),
         ],
     )
-    history = {name: [float(value) for value in values] for name, values in ran.history.items()}
+    history = _joined(checkpoints.history if checkpoints else {}, ran.history)
     if schedule is not None:
-        first = ran.epoch[0] if ran.epoch else 0  # later, if the run went on from a backup
-        history["learning_rate"] = _rates(schedule, first * steps, len(ran.epoch) * steps)
+        history["learning_rate"] = _rates(schedule, (first + len(ran.epoch)) * steps)
     return history
+
+
+def _joined(before, after):
+    """The figures of a run that went on: those of the epochs before, and those since."""
+    after = {name: [float(value) for value in values] for name, values in after.items()}
+    return {name: before.get(name, []) + after.get(name, []) for name in {**before, **after}}
 
 
 def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks):
@@ -193,19 +218,10 @@ def _steps(dataset):
     return steps
 
 
-def _watchers(task, validation, epochs, patience, tensorboard, backup):
-    if validation is not None:
-        yield keras.callbacks.EarlyStopping(
-            task.MONITOR if task else "val_loss",
-            patience=epochs if patience is None else patience,
-            restore_best_weights=True,
-            mode="auto",
-        )
-    if tensorboard is not None:
+def _tensorboard(folder):
+    if folder is not None:
         _check_tensorboard()
-        yield keras.callbacks.TensorBoard(str(tensorboard))
-    if backup is not None:
-        yield keras.callbacks.BackupAndRestore(str(backup))
+        yield keras.callbacks.TensorBoard(str(folder))
 
 
 def _check_tensorboard():
@@ -218,7 +234,7 @@ def _check_tensorboard():
         ) from None
 
 
-def _rates(schedule, first, count):
-    """The learning rate at `MOST_RATES` of `count` steps from `first` on."""
+def _rates(schedule, count):
+    """The learning rate at `MOST_RATES` of the first `count` steps."""
     shown = np.unique(np.linspace(0, count - 1, min(count, MOST_RATES)).astype(int))
-    return keras.ops.convert_to_numpy(schedule(first + shown)).tolist()
+    return keras.ops.convert_to_numpy(schedule(shown)).tolist()

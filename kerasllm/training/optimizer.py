@@ -69,17 +69,12 @@ class AdamW(keras.optimizers.Adam):
 
     def _clip_gradients(self, grads):
         if keras.backend.backend() == "tensorflow":
-            return grads  # clipped when they are summed, below
+            import tensorflow as tf
+
+            # Rows that occur repeatedly in `tf.IndexedSlices` are not summed yet, and the norm
+            # would be another.
+            grads = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
         return super()._clip_gradients(grads)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        import tensorflow as tf
-
-        # The norm to clip is that of the sum over replicas, each gradient as one tensor: rows that
-        # occur repeatedly in `tf.IndexedSlices` are not summed yet.
-        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars))
-        grads = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in grads]
-        return list(zip(super()._clip_gradients(grads), variables))
 
     def _fused_update(self, gradient, variable, index, rate):
         import tensorflow as tf

@@ -1,0 +1,134 @@
+"""The steps of `fit`, `evaluate` and `predict` under `ParameterServerStrategy`.
+
+Keras 3 has no path for it. Here the chief cuts each batch into one part a worker, has the workers
+compute on them, and updates the variables, which are on the servers, by all parts at once: the same
+step as on one device. What a worker answers is a function of its part and the variables alone, so
+that a part which was lost with its worker is just computed again by another.
+"""
+
+import operator
+
+import keras
+import tensorflow as tf
+from keras.src import tree
+
+from kerasllm.training.parts import Part, part_of_batch
+
+
+def step_on_workers(model, step_function):
+    """Make the function that trains or tests a model on the next batch.
+
+    Args:
+        model: compiled `keras.Model`, made under a `ParameterServerStrategy`.
+        step_function: its `train_step` or `test_step`.
+
+    Returns:
+        A function from an iterator over batches to the dict of metrics so far.
+    """
+    variables = [*model.non_trainable_variables, *model.metrics_variables]
+    changed = []  # which of them the step changes; known once it has been traced
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def compute(data, index, share):
+        gradients = []
+        sums = [(v, tf.zeros(v.shape, v.dtype)) for v in variables if v.aggregation == "sum"]
+        part = Part(index, share, lambda count: tf.math.divide_no_nan(count, share), gradients)
+        with part_of_batch(part), keras.StatelessScope(state_mapping=sums) as scope:
+            step_function(data)
+        values = [scope.get_current_value(variable) for variable in variables]
+        changed[:] = [i for i, value in enumerate(values) if value is not None]
+        return [_plain(each) for each in gradients], [values[i] for i in changed]
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def update(gradients, values, shares):
+        if gradients[0]:
+            sums = [_sum(parts) for parts in zip(*gradients)]
+            model.optimizer.apply_gradients(zip(sums, model.trainable_weights))
+        for i, parts in zip(changed, zip(*values)):
+            _merge(variables[i], parts, shares)
+
+    def step(iterator):
+        model.optimizer.build(model.trainable_variables)
+        batches = [data for _, data in zip(range(model.steps_per_execution), iterator)]
+        if not batches:
+            raise StopIteration
+        for data in batches:
+            parts, shares = _parts(data, _num_workers(model))
+            gradients, values = zip(*_on_workers(model, compute, parts, shares))
+            update(list(gradients), list(values), shares)
+        return model.get_metrics_result()
+
+    return step
+
+
+def predict_on_workers(model):
+    """Make the function that predicts for one batch.
+
+    Args:
+        model: `keras.Model`, made under a `ParameterServerStrategy`.
+
+    Returns:
+        A function from a list of batches to the model's outputs for all their rows.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def compute(data, index, share):
+        with keras.StatelessScope():
+            return model.predict_step(data)
+
+    def predict(batches):
+        answers = []
+        for data in batches:
+            parts, shares = _parts(data, _num_workers(model))
+            answers += _on_workers(model, compute, parts, shares)
+        return tree.map_structure(lambda *rows: tf.concat(rows, axis=0), *answers)
+
+    return predict
+
+
+def _on_workers(model, function, parts, shares):
+    """What workers answer for each part, in order."""
+    workers = tf.distribute.coordinator.ClusterCoordinator(model.distribute_strategy)
+    asked = [
+        workers.schedule(function, args=(part, tf.constant(i), share))
+        for i, (part, share) in enumerate(zip(parts, shares))
+    ]
+    workers.join()
+    return [answer.fetch() for answer in asked]
+
+
+def _num_workers(model):
+    return model.distribute_strategy.extended._num_workers
+
+
+def _parts(data, count):
+    """Cut a batch into at most `count` parts, none empty; the pair of parts and shares."""
+    rows = next(x for x in tree.flatten(data) if x is not None).shape[0]
+    ends = [rows * (i + 1) // count for i in range(count)]
+    spans = [slice(*span) for span in zip([0, *ends], ends) if span[0] < span[1]]
+    parts = [tree.map_structure(operator.itemgetter(span), data) for span in spans]
+    return parts, [tf.constant((span.stop - span.start) / rows) for span in spans]
+
+
+def _plain(gradient):
+    """A gradient as tensors, for the way to the chief: some rows of a table, or all of it."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return gradient.values, gradient.indices
+    return (gradient,)
+
+
+def _sum(parts):
+    if len(parts[0]) == 1:
+        return tf.add_n([part for (part,) in parts])
+    values, indices = (tf.concat(each, axis=0) for each in zip(*parts))
+    return tf.IndexedSlices(values, indices)
+
+
+def _merge(variable, parts, shares):
+    """Bring what the workers made of a variable that is not trained together."""
+    if variable.aggregation == "sum":
+        variable.assign_add(tf.add_n(parts))
+    elif variable.aggregation == "mean":
+        variable.assign(tf.add_n([part * tf.cast(s, part.dtype) for part, s in zip(parts, shares)]))
+    else:  # a seed, which each worker has moved on alike
+        variable.assign(parts[0])

@@ -1,0 +1,43 @@
+"""Which part of a batch a replica, or a worker, is computing."""
+
+import contextlib
+import contextvars
+import dataclasses
+
+_part = contextvars.ContextVar("part", default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One part of a batch.
+
+    Args:
+        index: scalar int32 tensor, which one.
+        share: scalar float32 tensor, its rows over the whole batch's.
+        total: function from a scalar tensor, some count in this part, to that in all parts.
+        gradients: list that takes gradients instead of the optimizer; None for the optimizer.
+    """
+
+    index: object
+    share: object
+    total: object
+    gradients: list = None
+
+
+def current_part():
+    """The part that this thread computes, `Part`; None outside of any."""
+    return _part.get()
+
+
+@contextlib.contextmanager
+def part_of_batch(part):
+    """Compute a part of a batch.
+
+    Args:
+        part: `Part`.
+    """
+    token = _part.set(part)
+    try:
+        yield
+    finally:
+        _part.reset(token)
