@@ -174,9 +174,18 @@ def _fractions(split):
     show_default=True,
     help="`kerasllm list` names them.",
 )
+@click.option("--devices", type=int, help="Of this machine, for mirrored and central_storage.")
+@click.option(
+    "--cluster",
+    metavar="NAME[:DETAILS]",
+    help="tf_config, slurm, kubernetes:LABEL=VALUE or gce:PROJECT,ZONE,GROUP.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--tensorboard", type=click.Path(), help="Folder for TensorBoard's logs.")
 @click.option("--backup", type=click.Path(), help="Folder from which a run that died goes on.")
+@click.option(
+    "--backup-every", type=int, default=100, show_default=True, help="Steps between checkpoints."
+)
 @as_json
 def train(text, text_pair, label, header, split, as_json, **arguments):
     r"""Train MODEL on the rows of TRAIN and write the run to OUTPUT.
@@ -195,6 +204,8 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
         split=_fractions(split),
         **arguments,
     )
+    if run is None:  # the chief of the cluster shows what came out
+        return
     if as_json:
         _print_json(run)
         return
@@ -268,6 +279,29 @@ def export(model, target, output, as_json, **options):
         _print_json(report.to_dict())
     else:
         click.echo(report.path)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--workers", type=int, default=2, show_default=True)
+@click.option("--servers", type=int, default=0, show_default=True, help="Parameter servers.")
+@click.option("--restarts", type=int, default=0, show_default=True, help="After a failure.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def launch(workers, servers, restarts, command):
+    r"""Run COMMAND as a cluster of processes on this machine, for a trial.
+
+    COMMAND is a verb of kerasllm with its arguments, or any program that trains under a strategy
+    with a cluster.
+
+    \b
+    kerasllm launch --workers 2 -- train bert_tiny sample:reviews_en:train runs/two \\
+      --strategy multi_worker_mirrored
+    """
+    from kerasllm.launch import launch as start
+
+    command = list(command)
+    if command[0] in main.commands:
+        command = [sys.executable, "-m", "kerasllm", *command]
+    sys.exit(start(command, workers, servers, restarts=restarts))
 
 
 @main.command("list")

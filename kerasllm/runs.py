@@ -4,9 +4,11 @@ A run is a folder: a model in Hugging Face's layout, `run.json` (settings, histo
 exports) and `report.html`, the same for people.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import tempfile
 import time
 
 import keras
@@ -22,6 +24,7 @@ from kerasllm.models.classifier import stored_labels
 from kerasllm.tasks import TASKS, text_classification
 from kerasllm.tokenizers import WordPieceTokenizer
 from kerasllm.training import STRATEGIES, fit, strategy
+from kerasllm.training.strategies import is_chief
 from kerasllm.weights import find_folder, read_json
 
 RUN_FILE = "run.json"
@@ -42,6 +45,8 @@ def train(
     vocab_size=8000,
     lowercase=True,
     strategy_name="default",
+    devices=None,
+    cluster=None,
     dtype=None,
     seed=0,
     max_length=None,
@@ -65,6 +70,7 @@ def train(
         vocab_size: int, of a vocabulary trained here.
         lowercase: bool, whether a vocabulary trained here is of lower-cased text.
         strategy_name: str, a name in `training.STRATEGIES`.
+        devices, cluster: of `training.strategy`.
         dtype: str or None, e.g. `"mixed_float16"`.
         seed: int, of fresh weights, dropout, splits and the order of rows.
         max_length: int or None: texts are cut to so many tokens.
@@ -72,7 +78,8 @@ def train(
         **recipe: of `training.fit`, e.g. `epochs`, `learning_rate`.
 
     Returns:
-        dict, what `run.json` holds.
+        dict, what `run.json` holds; None in a process of a cluster that is not the chief, who
+        writes the folder.
 
     Raises:
         FileNotFoundError, OSError, ValueError: a source, the model, an option or the output folder
@@ -82,10 +89,12 @@ def train(
     settings = {name: value for name, value in locals().items() if name not in ("start", "recipe")}
     settings = {**settings, **recipe}
     keras.utils.set_random_seed(seed)
-    with whole(output) as aside:  # first of all, so that a bad output path ends the run at once
+    place = strategy(strategy_name, devices=devices, cluster=cluster)
+    chief = is_chief(place)
+    with _output(output, chief) as aside:  # before all work: a bad path ends the run at once
         aside.mkdir()
         rows = _read(task, columns, header, split, seed, train, validation, test)
-        with strategy(strategy_name).scope():
+        with place.scope():
             classifier = _model(model, rows[0], vocab_size, lowercase, max_length, dtype)
         for part in filter(None, rows[1:]):
             label_ids(part, classifier.labels)  # an unknown label must not wait for the last epoch
@@ -107,9 +116,21 @@ def train(
             "evaluation": found,
             "exports": [],
         }
-        classifier.save_pretrained(aside)
-        _write_run(aside, run)
-    return run
+        if chief:
+            classifier.save_pretrained(aside)
+            _write_run(aside, run)
+    return run if chief else None
+
+
+@contextlib.contextmanager
+def _output(path, chief):
+    """A folder aside, which becomes `path` on the chief, and nothing elsewhere."""
+    if chief:
+        with whole(path) as aside:
+            yield aside
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder) / "run"
 
 
 def _read(task, columns, header, split, seed, train, validation, test):

@@ -1,12 +1,10 @@
-"""Train a tiny classifier under a strategy: `train_under_strategy.py settings.json result.npz`.
+"""Train under a strategy, in a process (or cluster) of its own: `… NAME DEVICES RESULT.npz`.
 
-A process of its own for each strategy, because several in one give errors of collectives. The
-settings hold `strategy`, `devices` (logical CPUs), `rows`, `validation` (numbers of rows),
-`in_order` (whether they are not shuffled) and `recipe` (of `fit`); the result holds what `fit`
-returned, the loss of each step, scores and weights.
+Three trainings one after another: `task` as users fine-tune, with `fit` and batches that don't fill
+up; `options` with all of Keras' options that strategies are known to break; `dropout` in half
+precision. The result holds, for each, the loss of each step, figures, scores and weights.
 """
 
-import json
 import sys
 
 import keras
@@ -14,55 +12,124 @@ import numpy as np
 import tensorflow as tf
 from tiny_task import classifier, rows
 
-from kerasllm.data.batches import batches
 from kerasllm.tasks import text_classification
 from kerasllm.training import fit, strategy
+from kerasllm.training.strategies import is_chief
+
+RECIPE = {"epochs": 3, "batch_size": 8, "learning_rate": 0.01, "clip_norm": 0.2}
+STEPS = 10  # an epoch
 
 
-class StepLosses(keras.callbacks.Callback):
+class Losses(keras.callbacks.Callback):
     """The loss of each step; Keras itself shows the mean of an epoch so far."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.sum = 0.0
+    def __init__(self, batch_size, rows):
+        super().__init__()
+        self.batch_size, self.rows, self.found = batch_size, rows, []
 
-    def on_train_begin(self, logs=None):
-        self.found = []
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen, self.total = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        total = logs["loss"] * (batch + 1)
-        self.found.append(total - self.sum)
-        self.sum = total
+        seen = min((batch + 1) * self.batch_size, self.rows)
+        total = logs["loss"] * seen
+        self.found.append((total - self.total) / (seen - self.seen))
+        self.seen, self.total = seen, total
 
 
-def main(settings, result):
-    with open(settings, encoding="utf-8") as file:
-        settings = json.load(file)
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(settings["devices"])]
-    tf.config.set_logical_device_configuration(cpu, parts)
-    with strategy(settings["strategy"]).scope():
-        model = classifier(rate=0.0, dtype=settings["dtype"])
-    losses = StepLosses()
-    train, validation = rows(settings["rows"]), rows(settings["validation"], seed=1)
-    if settings["in_order"]:
-        inputs = text_classification.encode(model, train)
-        train = batches(*inputs, settings["recipe"]["batch_size"], drop_remainder=True)
-    history = fit(
-        model,
-        train,
-        validation,
-        callbacks=[losses],
-        progress=False,
-        **settings["recipe"],
-    )
-    np.savez(
-        result,
-        replicas=model.distribute_strategy.num_replicas_in_sync,
-        losses=losses.found,
-        scores=text_classification.predict(model, rows(33)),
+def task(place):
+    """Fine-tune: the last batch of an epoch has one row, less than there are replicas."""
+    count = 8 * (STEPS - 1) + 1
+    with place.scope():
+        model = classifier(rate=0.0)
+    losses = Losses(8, count)
+    history = fit(model, rows(count), rows(33, 1), callbacks=[losses], progress=False, **RECIPE)
+    return {
+        "losses": losses.found,
+        "scores": text_classification.predict(model, rows(33)),
         **history,
-        **{f"weight {weight.path}": weight.numpy() for weight in model.trainable_weights},
+        **{f"weight {i}": weight.numpy() for i, weight in enumerate(model.trainable_weights)},
+    }
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Lengths(keras.layers.Layer):
+    """Lengths of strings, as floats."""
+
+    def call(self, inputs):
+        return tf.cast(tf.strings.length(inputs), "float32")[:, tf.newaxis]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((*inputs.shape, 1), "float32")
+
+
+def options(place):
+    """All options of Keras that fail or err under some strategy."""
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=(45, 6)).astype("float32")
+    data = {
+        "number": numbers,
+        "flag": numbers > 0,
+        "word": np.array([b"a" * (i % 5) for i in range(45)]),
+    }
+    targets = numbers[:, :1] * 2 + numbers[:, 1:2]
+    weights = random.uniform(0.5, 2, size=45).astype("float32")
+    with place.scope():
+        number, flag = (
+            keras.Input((6,), name="number"),
+            keras.Input((6,), dtype="bool", name="flag"),
+        )
+        word = keras.Input((), dtype="string", name="word")
+        x = keras.layers.Dense(8, "tanh", kernel_regularizer="l2")(number)
+        x = keras.layers.Concatenate()([x, keras.ops.cast(flag, "float32"), Lengths()(word)])
+        model = keras.Model(
+            {"number": number, "flag": flag, "word": word}, keras.layers.Dense(1)(x)
+        )
+        optimizer = keras.optimizers.AdamW(
+            0.02,
+            global_clipnorm=0.5,
+            gradient_accumulation_steps=2,
+            use_ema=True,
+            ema_momentum=0.9,
+            ema_overwrite_frequency=3,
+        )
+        metrics = [keras.metrics.RootMeanSquaredError(name="rmse")]
+        model.compile(
+            optimizer, "mse", metrics=metrics, weighted_metrics=["mae"], steps_per_execution=2
+        )
+    kept = []
+    seen = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: kept.append(logs))
+    train = tf.data.Dataset.from_tensor_slices((data, targets, weights)).batch(8)
+    history = model.fit(
+        train, epochs=3, validation_data=train, shuffle=False, verbose=0, callbacks=[seen]
     )
+    return {
+        **{f"step {name}": [each[name] for each in kept] for name in ("loss", "rmse", "mae")},
+        **history.history,
+        "scores": model.predict(tf.data.Dataset.from_tensor_slices(data).batch(8), verbose=0),
+        "evaluation": model.evaluate(train, verbose=0),
+        **{f"weight {i}": weight.numpy() for i, weight in enumerate(model.trainable_weights)},
+    }
+
+
+def dropout(place):
+    """Random numbers, and a loss scale."""
+    with place.scope():
+        model = classifier(rate=0.3, dtype="mixed_float16")
+    losses = Losses(8, 64)
+    fit(model, rows(64), callbacks=[losses], progress=False, **RECIPE)
+    return {"losses": losses.found}
+
+
+def main(name, devices, result):
+    keras.utils.set_random_seed(0)
+    place = strategy(name, devices=int(devices) or None)
+    found = {"replicas": place.num_replicas_in_sync}
+    for training in (task, options, dropout):
+        for key, value in training(place).items():
+            found[f"{training.__name__}: {key}"] = value
+    if is_chief(place):
+        np.savez(result, **found)
 
 
 if __name__ == "__main__":

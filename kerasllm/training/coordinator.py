@@ -33,17 +33,18 @@ def step_on_workers(model, step_function):
         gradients = []
         sums = [(v, tf.zeros(v.shape, v.dtype)) for v in variables if v.aggregation == "sum"]
         part = Part(index, share, lambda count: tf.math.divide_no_nan(count, share), gradients)
-        with part_of_batch(part), keras.StatelessScope(state_mapping=sums) as scope:
+        with part_of_batch(part), Aside(state_mapping=sums) as scope:
             step_function(data)
-        values = [scope.get_current_value(variable) for variable in variables]
-        changed[:] = [i for i, value in enumerate(values) if value is not None]
-        return [_plain(each) for each in gradients], [values[i] for i in changed]
+        changed[:] = [i for i, variable in enumerate(variables) if id(variable) in scope.changed]
+        values = [scope.get_current_value(variables[i]) for i in changed]
+        return [_plain(each) for each in gradients], values
 
     @tf.function(reduce_retracing=True, autograph=False)
     def update(gradients, values, shares):
         if gradients[0]:
-            sums = [_sum(parts) for parts in zip(*gradients)]
-            model.optimizer.apply_gradients(zip(sums, model.trainable_weights))
+            weights = model.trainable_weights
+            sums = [_sum(parts, w.shape) for parts, w in zip(zip(*gradients), weights)]
+            model.optimizer.apply_gradients(zip(sums, weights))
         for i, parts in zip(changed, zip(*values)):
             _merge(variables[i], parts, shares)
 
@@ -73,7 +74,7 @@ def predict_on_workers(model):
 
     @tf.function(reduce_retracing=True, autograph=False)
     def compute(data, index, share):
-        with keras.StatelessScope():
+        with Aside():
             return model.predict_step(data)
 
     def predict(batches):
@@ -84,6 +85,26 @@ def predict_on_workers(model):
         return tree.map_structure(lambda *rows: tf.concat(rows, axis=0), *answers)
 
     return predict
+
+
+class Aside(keras.StatelessScope):
+    """Keeps what is assigned to variables aside, and leaves the variables as they are.
+
+    Attributes:
+        changed: set of `id` of the variables that were assigned to.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.changed = set()
+
+    def add_update(self, update):
+        super().add_update(update)
+        self.changed.add(id(update[0]))
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        return variable._value if value is None else value  # regularizers can't do with none
 
 
 def _on_workers(model, function, parts, shares):
@@ -117,11 +138,11 @@ def _plain(gradient):
     return (gradient,)
 
 
-def _sum(parts):
+def _sum(parts, shape):
     if len(parts[0]) == 1:
         return tf.add_n([part for (part,) in parts])
     values, indices = (tf.concat(each, axis=0) for each in zip(*parts))
-    return tf.IndexedSlices(values, indices)
+    return tf.IndexedSlices(values, indices, dense_shape=shape)
 
 
 def _merge(variable, parts, shares):

@@ -179,9 +179,6 @@ def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
             f"Received: rows, and a {type(model).__name__}."
         )
     inputs, targets = task.encode(model, rows, max_length)
-    replicas = _strategy(model).num_replicas_in_sync
-    if training and replicas > 1:
-        _check_shares(rows, batch_size, replicas)
     return batches(
         inputs,
         targets,
@@ -189,22 +186,7 @@ def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
         shuffle=training,
         seed=seed,
         max_length=model.config.max_length,
-        # An uneven last batch would weigh its rows differently on each replica.
-        drop_remainder=training and replicas > 1,
     )
-
-
-def _check_shares(rows, batch_size, replicas):
-    if batch_size % replicas:
-        raise ValueError(
-            f"`batch_size` must be a multiple of {replicas}, the number of replicas. "
-            f"Received: {batch_size}."
-        )
-    if len(rows) < batch_size:
-        raise ValueError(
-            f"`train` must have at least `batch_size`={batch_size} rows under a strategy of "
-            f"several replicas. Received: {len(rows)} rows."
-        )
 
 
 def _steps(dataset):

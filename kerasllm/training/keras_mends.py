@@ -80,15 +80,25 @@ def mend():
 
 def _symbolic_build(original):
     def build(self, iterator=None, data_batch=None):
-        """Build on what the first local replica has of a batch, instead of a mean of all."""
+        """Build on the shapes of the data, and leave the data alone.
+
+        A batch that is taken here would make an epoch's order another than on one device.
+        """
         if iterator is not None and self._distribute_strategy is not None:
-            _, _, batches = next(iter(iterator))
-            local = self.distribute_strategy.experimental_local_results
-            data_batch = tree.map_structure(lambda x: local(x)[0], next(batches))
+            data = iterator.data_adapter.get_tf_dataset()
+            if isinstance(data, tf.data.Dataset):
+                data_batch = tree.map_structure(_spec, data.element_spec)
+            else:  # the user has distributed it
+                local = self.distribute_strategy.experimental_local_results
+                data_batch = tree.map_structure(lambda x: local(x)[0], next(iter(data)))
             iterator = None
         return original(self, iterator, data_batch)
 
     return build
+
+
+def _spec(spec):
+    return spec if hasattr(spec, "shape") else None  # no data, e.g. no weights
 
 
 def _make_function(original):
