@@ -19,15 +19,21 @@ def from_tf_config():
 
 
 def from_slurm():
-    """The tasks of this Slurm step, in the order of their numbers."""
-    if "SLURM_PROCID" not in os.environ:
+    """The tasks of this Slurm step, as workers."""
+    missing = [name for name in ("SLURMD_NODENAME", "SLURM_LOCALID") if name not in os.environ]
+    if missing:
         raise RuntimeError(
-            "`SLURM_PROCID` must be set: start the program with `srun` in a Slurm job. "
+            f"`{missing[0]}` must be set: start the program with `srun` in a Slurm job. "
             "Received: nothing."
         )
-    resolver = resolvers.SlurmClusterResolver(auto_set_gpu=False)
-    resolver.cluster_spec()  # which also finds out which task this is
-    return resolver
+    # Which GPUs a process sees is left to Slurm: one for each task, of as many as there may be.
+    resolver = resolvers.SlurmClusterResolver(
+        gpus_per_node=1024, gpus_per_task=1, auto_set_gpu=False
+    )
+    # The resolver takes nodes in the order of their names, Slurm in that of their numbers, so a
+    # task must not go by its rank.
+    jobs = resolver.cluster_spec().as_dict()
+    return _with_own_index(jobs, {os.environ["SLURMD_NODENAME"]}, int(os.environ["SLURM_LOCALID"]))
 
 
 def from_kubernetes(selector="job-name=kerasllm", port=8470, **client):
@@ -42,7 +48,7 @@ def from_kubernetes(selector="job-name=kerasllm", port=8470, **client):
     resolver = resolvers.KubernetesClusterResolver(
         {"worker": [selector]}, tf_server_port=int(port), **client
     )
-    return _with_own_index(resolver.cluster_spec().as_dict())
+    return _with_own_index(resolver.cluster_spec().as_dict(), _own_addresses())
 
 
 def from_gce(project=None, zone=None, group=None, port=8470, **client):
@@ -60,7 +66,7 @@ def from_gce(project=None, zone=None, group=None, port=8470, **client):
         )
     _check_package("googleapiclient", "google-api-python-client")
     resolver = resolvers.GCEClusterResolver(project, zone, group, int(port), **client)
-    return _with_own_index(resolver.cluster_spec().as_dict())
+    return _with_own_index(resolver.cluster_spec().as_dict(), _own_addresses())
 
 
 CLUSTERS = {
@@ -88,7 +94,7 @@ def cluster(spec=None):
         ValueError: no such name.
     """
     if spec is None:
-        in_slurm = "SLURM_PROCID" in os.environ and not os.environ.get("TF_CONFIG")
+        in_slurm = "SLURM_LOCALID" in os.environ and not os.environ.get("TF_CONFIG")
         spec = "slurm" if in_slurm else "tf_config"
     name, _, details = spec.partition(":")
     if name not in CLUSTERS:
@@ -96,15 +102,14 @@ def cluster(spec=None):
     return CLUSTERS[name](*[detail for detail in details.split(",") if detail])
 
 
-def _with_own_index(jobs):
-    """A resolver for workers that know each other by address alone.
+def _with_own_index(jobs, own, number=0):
+    """A resolver for workers that know their own machine's addresses, not their place.
 
-    All must agree on their order, so they are sorted.
+    All must agree on an order, so they are sorted; `number` counts those of one machine.
     """
     workers = sorted(jobs["worker"])
-    own = _own_addresses()
     found = [i for i, worker in enumerate(workers) if worker.rpartition(":")[0] in own]
-    if not found:
+    if len(found) <= number:
         raise RuntimeError(
             f"This machine ({', '.join(sorted(own))}) must be one of the cluster's workers. "
             f"Received: {', '.join(workers)}."
@@ -112,7 +117,7 @@ def _with_own_index(jobs):
     return resolvers.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": workers}),
         task_type="worker",
-        task_id=found[0],
+        task_id=found[number],
         rpc_layer="grpc",
     )
 
