@@ -10,8 +10,10 @@ import shutil
 import keras
 import numpy as np
 import safetensors.numpy
+from keras.src import tree
 
 from kerasllm.atomic import whole
+from kerasllm.training.keras_mends import data_spec
 from kerasllm.weights import read_json
 
 logger = logging.getLogger("kerasllm")
@@ -113,14 +115,16 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         folder: str or path-like. Several workers must see the same one.
+        spec: `element_spec` of the dataset that the model is trained on.
         every: int, steps from one checkpoint to the next; the end of an epoch is one too.
         keep: int, how many stay.
         watcher: `BestEpoch` among the callbacks, or None.
         writes: bool, whether this process writes; of several workers, one does.
     """
 
-    def __init__(self, folder, every=100, *, keep=2, watcher=None, writes=True):
+    def __init__(self, folder, spec, every=100, *, keep=2, watcher=None, writes=True):
         super().__init__()
+        self.spec = spec
         self.folder = pathlib.Path(folder)
         self.every, self.keep, self.watcher, self.writes = every, keep, watcher, writes
         self.state = load_state(self.folder)
@@ -149,8 +153,9 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.train_function = self._passing_over(self.model.train_function)
 
     def _build(self):
+        """Make all variables, of metrics too, which Keras may leave to the first step."""
         with self.model.distribute_strategy.scope():
-            self.model.optimizer.build(self.model.trainable_variables)
+            self.model._symbolic_build(data_batch=tree.map_structure(data_spec, self.spec))
 
     def _passing_over(self, train_function):
         """For as many steps as were done before, take the data alone."""

@@ -118,7 +118,9 @@ def fit(
         best = BestEpoch(monitor, epochs if patience is None else patience)
     checkpoints = None
     if backup is not None:
-        checkpoints = Checkpoints(backup, backup_every, watcher=best, writes=chief)
+        checkpoints = Checkpoints(
+            backup, train.element_spec, backup_every, watcher=best, writes=chief
+        )
         for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
             next(iter(train))
     first = checkpoints.epoch if checkpoints else 0

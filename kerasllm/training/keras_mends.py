@@ -87,7 +87,7 @@ def _symbolic_build(original):
         if iterator is not None and self._distribute_strategy is not None:
             data = iterator.data_adapter.get_tf_dataset()
             if isinstance(data, tf.data.Dataset):
-                data_batch = tree.map_structure(_spec, data.element_spec)
+                data_batch = tree.map_structure(data_spec, data.element_spec)
             else:  # the user has distributed it
                 local = self.distribute_strategy.experimental_local_results
                 data_batch = tree.map_structure(lambda x: local(x)[0], next(iter(data)))
@@ -97,8 +97,9 @@ def _symbolic_build(original):
     return build
 
 
-def _spec(spec):
-    return spec if hasattr(spec, "shape") else None  # no data, e.g. no weights
+def data_spec(spec):
+    """A part of a dataset's `element_spec`; None where it has no data, e.g. no weights."""
+    return spec if hasattr(spec, "shape") else None
 
 
 def _make_function(original):
