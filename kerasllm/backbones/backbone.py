@@ -68,7 +68,7 @@ class Backbone(keras.Model):
                 caches.append(new)
         return x, tuple(caches)
 
-    def _empty_cache(self, batch_size, max_length, num_heads):
+    def _empty_cache(self, batch_size, max_length, num_heads, padding=0):
         """For each block the pair of keys and values, zeros: see `make_cache` of a subclass."""
         config = self.config
         max_length = config.max_length if max_length is None else max_length
@@ -77,7 +77,7 @@ class Backbone(keras.Model):
                 f"`max_length` must be at most {config.max_length}, the positions that the model "
                 f"knows. Received: {max_length}."
             )
-        shape = (batch_size, num_heads, max_length, config.projection_dim)
+        shape = (batch_size, num_heads, padding + max_length, config.projection_dim)
         dtype = self.blocks[0].compute_dtype
         return tuple(
             (ops.zeros(shape, dtype=dtype), ops.zeros(shape, dtype=dtype)) for _ in self.blocks

@@ -117,16 +117,17 @@ class Llama(Backbone):
         x, cache = self._through_blocks(x, options, cache, position)
         return self.final_norm(x), cache
 
-    def make_cache(self, batch_size, max_length=None):
+    def make_cache(self, batch_size, max_length=None, padding=0):
         """Make an empty cache of keys and values, for `call`.
 
         Args:
             batch_size: int, or scalar int tensor.
             max_length: int or None: the most tokens it shall hold; None for the model's most.
+            padding: int, how many rows it shall have beyond `max_length`, for padding at the left.
 
         Returns:
             tuple with, for each block, the pair of keys and values, zeros `(batch, kv_heads,
-            max_length, projection_dim)`.
+            padding + max_length, projection_dim)`.
 
         Raises:
             ValueError: `max_length` is more than the model's.
@@ -138,4 +139,4 @@ class Llama(Backbone):
             >>> len(cache), tuple(cache[0][0].shape)
             (2, (1, 2, 5, 4))
         """
-        return self._empty_cache(batch_size, max_length, self.config.num_kv_heads)
+        return self._empty_cache(batch_size, max_length, self.config.num_kv_heads, padding)

@@ -91,13 +91,13 @@ class Recurrent(Backbone):
                 caches.append(tuple(states))
         return x, tuple(caches)
 
-    def make_cache(self, batch_size, max_length=None):
+    def make_cache(self, batch_size, max_length=None, padding=0):
         """Make the states before the first token, for `call`.
 
         Args:
             batch_size: int, or scalar int tensor.
-            max_length: int or None, as for a Transformer; of no account here, where a state has
-                the same size after any number of tokens.
+            max_length, padding: as for a Transformer; of no account here, where a state has the
+                same size after any number of tokens.
 
         Returns:
             tuple with, for each layer, a tuple of its states, zeros `(batch, units)`: the hidden

@@ -133,7 +133,7 @@ class Transformer(Backbone):
     def _finish(self, x):
         return x if self.final_norm is None else self.final_norm(x)
 
-    def make_cache(self, batch_size, max_length=None, context=None):
+    def make_cache(self, batch_size, max_length=None, context=None, padding=0):
         """Make an empty cache of keys and values, for `call`.
 
         Args:
@@ -141,10 +141,11 @@ class Transformer(Backbone):
             max_length: int or None: the most tokens it shall hold; None for the model's most.
             context: float `(batch, context_length, embed_dim)`; needed with `cross_attention`,
                 whose keys and values are computed here, once.
+            padding: int, how many rows it shall have beyond `max_length`, for padding at the left.
 
         Returns:
             tuple with, for each block, the pair of keys and values, zeros `(batch, heads,
-            max_length, projection_dim)`, and with `cross_attention` those of the context.
+            padding + max_length, projection_dim)`, and with `cross_attention` those of the context.
 
         Raises:
             ValueError: `max_length` is more than the model's.
@@ -155,7 +156,7 @@ class Transformer(Backbone):
             >>> len(cache), tuple(cache[0][0].shape)
             (2, (1, 2, 5, 4))
         """
-        empty = self._empty_cache(batch_size, max_length, self.config.num_heads)
+        empty = self._empty_cache(batch_size, max_length, self.config.num_heads, padding)
         if not self.cross_attention:
             return empty
         return tuple(

@@ -1,13 +1,14 @@
 """A backbone with the head that says what comes next."""
 
 import keras
+from keras import ops
 
 from kerasllm.layers import Dense
-from kerasllm.models.pretrained import Pretrained
+from kerasllm.models.generative import Generative
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class CausalLM(Pretrained):
+class CausalLM(Generative):
     """A decoder that scores, for each position, which token follows.
 
     Args:
@@ -35,6 +36,7 @@ class CausalLM(Pretrained):
         >>> model = CausalLM("gpt2_small")  # doctest: +SKIP
         >>> tuple(model(np.array([[464, 3797]])).shape)  # doctest: +SKIP
         (1, 2, 50257)
+        >>> new_ids = model.generate([[464, 3797]], max_new_tokens=4)[0]  # doctest: +SKIP
 
     References:
         Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.
@@ -65,3 +67,53 @@ class CausalLM(Pretrained):
         if self.projection is not None:
             hidden_states = self.projection(hidden_states)
         return self.logits(hidden_states)
+
+    def _encode(self, prompt):
+        """The ids of a text, without the special tokens that would end it."""
+        ids, row = self.tokenizer.encode(prompt), super()._encode(prompt)
+        if ids:
+            before = next(n for n in range(len(row)) if row[n : n + len(ids)] == ids)
+            return row[: before + len(ids)]
+        begins = [self._special_id(name) for name in ("bos", "cls", "eos")]
+        return [token for token in begins if isinstance(token, int)][:1]
+
+    def _fit(self, row, max_new_tokens, truncate):
+        most = self.config.max_length
+        if truncate:
+            row = row[-max(most - max_new_tokens, most // 2) :]
+        if len(row) >= most:
+            raise ValueError(
+                f"`prompts` must be at most {most - 1} tokens long, so that one more fits into the "
+                f"model's {most} positions. Received: {len(row)} tokens (shorten the text, or pass "
+                "`truncate=True` to keep its end)."
+            )
+        return row, min(max_new_tokens, most - len(row))
+
+    def _width(self, lengths):
+        positions = getattr(self.config, "positions", "counted")
+        if positions not in ("learned", "sinusoidal"):
+            return super()._width(lengths)
+        # Padding at the left would take the first positions.
+        if min(lengths) < max(lengths):
+            raise ValueError(
+                f"`prompts` must have equal lengths where `positions` are {positions!r}. Received: "
+                f"{lengths} tokens (pass them one by one, or count positions: `'counted'`)."
+            )
+        return lengths[0]
+
+    def _prepare(self, inputs, room):
+        token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
+        batch, length = ops.shape(token_ids)[0], token_ids.shape[1]
+        mask = ops.concatenate([padding_mask, ops.ones((batch, room), dtype="int32")], axis=1)
+        # A text that ends at the last position is computed on with the others: out of sight.
+        most = self.config.max_length
+        mask = mask * ops.cast(ops.cumsum(mask, axis=1) <= most, "int32")
+        rows = length + room
+        cache = self.make_cache(batch, min(rows, most), padding=max(0, rows - most))
+        return token_ids, padding_mask, {"padding_mask": mask, "own": cache}
+
+    def _step(self, token_ids, position, cache):
+        inputs = {"token_ids": token_ids, "padding_mask": cache["padding_mask"]}
+        hidden_states, own = self.backbone(inputs, cache=cache["own"], position=position)
+        logits = self._head(hidden_states[:, -1:], inputs)  # (batch, 1, vocab_size)
+        return logits[:, 0], {**cache, "own": own}

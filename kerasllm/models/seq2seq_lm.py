@@ -1,12 +1,14 @@
 """An encoder–decoder with the head that says what comes next."""
 
 import keras
+import numpy as np
+from keras import ops
 
-from kerasllm.models.pretrained import Pretrained
+from kerasllm.models.generative import Generative, padded
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
-class Seq2SeqLM(Pretrained):
+class Seq2SeqLM(Generative):
     """An encoder that reads a text, and a decoder that scores which token of the answer follows.
 
     Args:
@@ -32,7 +34,8 @@ class Seq2SeqLM(Pretrained):
         ValueError: `backbone` names no size, or the family has no such head.
 
     Example:
-        >>> model = Seq2SeqLM("bart_base")  # doctest: +SKIP
+        >>> model = Seq2SeqLM.from_pretrained("my_translator")  # doctest: +SKIP
+        >>> answer = model.generate("Wie geht es dir?", num_beams=4)  # doctest: +SKIP
 
     References:
         Vaswani et al. 2017, "Attention Is All You Need", sections 3.1 and 3.4.
@@ -53,3 +56,41 @@ class Seq2SeqLM(Pretrained):
 
     def _head(self, hidden_states, inputs):
         return self.logits(hidden_states if self.scale == 1.0 else hidden_states * self.scale)
+
+    def _fit(self, row, max_new_tokens, truncate):
+        most = self.config.max_length
+        if truncate and len(row) > most:
+            row = [*row[: most - 1], row[-1]]  # with the token that ends a text
+        if len(row) > most:
+            raise ValueError(
+                f"`prompts` must be at most {most} tokens long, the model's positions. Received: "
+                f"{len(row)} tokens (shorten the text, or pass `truncate=True` to keep its "
+                "beginning)."
+            )
+        return row, min(max_new_tokens, most - 1)
+
+    def _forced(self):
+        names = ("forced_bos", "forced_eos")
+        return {name: np.array([self.special_ids.get(name, -1)]) for name in names}
+
+    def _prompts(self, rows, width):
+        # T5 and Marian begin an answer with the token of padding, and T5's config may not say so.
+        begin = self.special_ids.get("decoder_start", self.config.pad_id)
+        begins = np.full((len(rows), 1), begin, "int32")
+        return {**padded(rows, width, left=False), "decoder_token_ids": begins}
+
+    def _context(self, row, token_ids):
+        return [], token_ids
+
+    def _prepare(self, inputs, room):
+        prompt = inputs["decoder_token_ids"]
+        batch, room = ops.shape(prompt)[0], min(room, self.config.max_length - 1)
+        own = self.make_cache(batch, 1 + room, context=self.backbone.encode(inputs))
+        cache = {"padding_mask": inputs["padding_mask"], "own": own}
+        return prompt, ops.ones_like(prompt), cache
+
+    def _step(self, token_ids, position, cache):
+        inputs = {"decoder_token_ids": token_ids, "padding_mask": cache["padding_mask"]}
+        hidden_states, own = self.backbone(inputs, cache=cache["own"], position=position)
+        logits = self._head(hidden_states[:, -1:], inputs)  # (batch, 1, vocab_size)
+        return logits[:, 0], {**cache, "own": own}
