@@ -16,9 +16,10 @@ from kerasllm.training.checkpoints import ARRAYS, State, load_state, save_state
 
 SCRIPT = pathlib.Path(__file__).with_name("train_with_backup.py")
 CLUSTERS = {"default": 1, "multi_worker_mirrored": 2}
+# Worker, epoch and step: before the first checkpoint, at one, between two, and at an epoch's end.
 KILLS = {
-    "default": [{"task": 0, "seconds": 3.0}, {"task": 0, "seconds": 5.0}],
-    "multi_worker_mirrored": [{"task": 1, "seconds": 6.0}, {"task": 0, "seconds": 8.0}],
+    "default": [(0, 0, 3), (0, 0, 6), (0, 1, 10), (0, 1, 29), (0, 2, 20)],
+    "multi_worker_mirrored": [(1, 1, 10), (0, 2, 20)],
 }
 
 
@@ -41,7 +42,7 @@ def train(folder, name, kills=()):
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_kill_9_at_any_time(tmp_path, name):
+def test_kill_9_at_any_step(tmp_path, name):
     theirs = train(tmp_path / "undisturbed", name)
     ours = train(tmp_path / "killed", name, KILLS[name])
     assert ours.files == theirs.files

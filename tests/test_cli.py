@@ -260,7 +260,7 @@ BAD_INPUT = {
         ("export", "model", "tflite", "good.csv/x.tflite", "--max-length", "16"),
         r"good\.csv/x\.tflite",
     ),
-    "strategy": ((*TRAIN, "--strategy", "tpu"), "must be one of default, mirrored.*'tpu'"),
+    "strategy": ((*TRAIN, "--strategy", "cloud"), "must be one of default, one_device.*'cloud'"),
     "both split and test": (
         (*TRAIN, "--split", "2/1/1", "--test", "good.csv"),
         "`split` must not",

@@ -90,7 +90,11 @@ def options(place):
         )
         metrics = [keras.metrics.RootMeanSquaredError(name="rmse")]
         model.compile(
-            optimizer, "mse", metrics=metrics, weighted_metrics=["mae"], steps_per_execution=2
+            optimizer,
+            keras.losses.MeanSquaredError("mean_with_sample_weight"),
+            metrics=metrics,
+            weighted_metrics=["mae"],
+            steps_per_execution=2,
         )
     kept = []
     seen = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: kept.append(logs))

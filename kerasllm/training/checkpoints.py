@@ -218,7 +218,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 def _variables(model):
     """All that changes while a model is trained, numbered: names count a process's layers."""
-    variables = [*model.variables, *model.optimizer.variables]
+    variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     return {f"{i:05}": variable for i, variable in enumerate(variables)}
 
 

@@ -29,10 +29,14 @@ def step_on_workers(model, step_function):
     changed = []  # which of them the step changes; known once it has been traced
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def compute(data, index, share):
+    def compute(data, index, share, weight_share):
         gradients = []
         sums = [(v, tf.zeros(v.shape, v.dtype)) for v in variables if v.aggregation == "sum"]
-        part = Part(index, share, lambda count: tf.math.divide_no_nan(count, share), gradients)
+        total, total_weight = (
+            lambda count, of=of: tf.math.divide_no_nan(count, tf.cast(of, count.dtype))
+            for of in (share, weight_share)
+        )
+        part = Part(index, share, total, total_weight, gradients)
         with part_of_batch(part), Aside(state_mapping=sums) as scope:
             step_function(data)
         changed[:] = [i for i, variable in enumerate(variables) if id(variable) in scope.changed]
@@ -49,14 +53,13 @@ def step_on_workers(model, step_function):
             _merge(variables[i], parts, shares)
 
     def step(iterator):
-        model.optimizer.build(model.trainable_variables)
         batches = [data for _, data in zip(range(model.steps_per_execution), iterator)]
         if not batches:
             raise StopIteration
         for data in batches:
-            parts, shares = _parts(data, _num_workers(model))
-            gradients, values = zip(*_on_workers(model, compute, parts, shares))
-            update(list(gradients), list(values), shares)
+            parts = _parts(data, _num_workers(model))
+            gradients, values = zip(*_on_workers(model, compute, parts))
+            update(list(gradients), list(values), [share for _, share, _ in parts])
         return model.get_metrics_result()
 
     return step
@@ -73,15 +76,14 @@ def predict_on_workers(model):
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def compute(data, index, share):
+    def compute(data, index, share, weight_share):
         with Aside():
             return model.predict_step(data)
 
     def predict(batches):
         answers = []
         for data in batches:
-            parts, shares = _parts(data, _num_workers(model))
-            answers += _on_workers(model, compute, parts, shares)
+            answers += _on_workers(model, compute, _parts(data, _num_workers(model)))
         return tree.map_structure(lambda *rows: tf.concat(rows, axis=0), *answers)
 
     return predict
@@ -107,12 +109,12 @@ class Aside(keras.StatelessScope):
         return variable._value if value is None else value  # regularizers can't do with none
 
 
-def _on_workers(model, function, parts, shares):
+def _on_workers(model, function, parts):
     """What workers answer for each part, in order."""
     workers = tf.distribute.coordinator.ClusterCoordinator(model.distribute_strategy)
     asked = [
-        workers.schedule(function, args=(part, tf.constant(i), share))
-        for i, (part, share) in enumerate(zip(parts, shares))
+        workers.schedule(function, args=(data, tf.constant(i), *shares))
+        for i, (data, *shares) in enumerate(parts)
     ]
     workers.join()
     return [answer.fetch() for answer in asked]
@@ -123,12 +125,24 @@ def _num_workers(model):
 
 
 def _parts(data, count):
-    """Cut a batch into at most `count` parts, none empty; the pair of parts and shares."""
+    """Cut a batch into at most `count` parts, none empty.
+
+    Returns:
+        list of triples: a part, its share of the rows, and its share of the rows' weights.
+    """
     rows = next(x for x in tree.flatten(data) if x is not None).shape[0]
     ends = [rows * (i + 1) // count for i in range(count)]
     spans = [slice(*span) for span in zip([0, *ends], ends) if span[0] < span[1]]
-    parts = [tree.map_structure(operator.itemgetter(span), data) for span in spans]
-    return parts, [tf.constant((span.stop - span.start) / rows) for span in spans]
+    weights = keras.utils.unpack_x_y_sample_weight(data)[2]
+    weights = tf.ones(rows) if not isinstance(weights, tf.Tensor) else tf.cast(weights, "float32")
+    return [
+        (
+            tree.map_structure(operator.itemgetter(span), data),
+            tf.constant((span.stop - span.start) / rows),
+            tf.math.divide_no_nan(tf.reduce_sum(weights[span]), tf.reduce_sum(weights)),
+        )
+        for span in spans
+    ]
 
 
 def _plain(gradient):

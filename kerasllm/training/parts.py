@@ -15,12 +15,14 @@ class Part:
         index: scalar int32 tensor, which one.
         share: scalar float32 tensor, its rows over the whole batch's.
         total: function from a scalar tensor, some count in this part, to that in all parts.
+        total_weight: the same for a sum of the rows' weights.
         gradients: list that takes gradients instead of the optimizer; None for the optimizer.
     """
 
     index: object
     share: object
     total: object
+    total_weight: object
     gradients: list = None
 
 
