@@ -8,15 +8,26 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from keras_file import round_trip
 
 from kerasllm import families
-from kerasllm.models import MODELS
+from kerasllm.config import TransformerConfig
+from kerasllm.export import to_saved_model, to_tflite
+from kerasllm.export.verify import SENTENCES
+from kerasllm.models import MODELS, TextClassifier
+from kerasllm.tokenizers import WordPieceTokenizer
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "families"
 TOLERANCE = 1e-5
 CASES = [
     pytest.param(path.parent, id=f"{path.parent.parent.name}-{path.parent.name}")
     for path in sorted(FIXTURES.glob("*/*/config.json"))
+]
+REREAD = [
+    case
+    for case in CASES
+    if case.values[0].name != "backbone"
+    and "reread" in families.head(case.values[0].parent.name, case.values[0].name).options
 ]
 DECODERS = [case for case in CASES if case.values[0].name in ("causal_lm", "seq2seq_lm")]
 
@@ -180,3 +191,89 @@ def test_gradients_reach_every_weight(folder):
     ]
     # Attention doesn't change if all keys shift alike, so their bias moves nothing.
     assert [path for path in without if not path.endswith("key_dense/bias")] == []
+
+
+@pytest.mark.parametrize("folder", REREAD)
+def test_a_decoder_that_reads_the_text_again_needs_no_inputs_of_its_own(folder, tmp_path):
+    model = loaded(folder)
+    inputs, _ = batch_of(folder)
+    assert set(model.input) == {"token_ids", "padding_mask"} == set(inputs)
+    fields = read_fields(folder)
+    for name in ("eos", "decoder_start"):  # which are none of the defaults
+        assert model.special_ids[name] == fields[f"{name}_token_id"] != model.reread[name]
+    expected = np.array(model(inputs))
+    again = round_trip(model, tmp_path)
+    assert again.special_ids == model.special_ids
+    np.testing.assert_array_equal(again(inputs), expected)
+    np.testing.assert_array_equal(model((inputs["token_ids"], inputs["padding_mask"])), expected)
+    longer = {name: np.pad(value, ((0, 0), (0, 3))) for name, value in inputs.items()}
+    there = real(inputs) if expected.ndim == 3 else slice(None)
+    output = np.array(model(longer))[:, : inputs["token_ids"].shape[1]]
+    np.testing.assert_allclose(output[there], expected[there], rtol=0, atol=TOLERANCE)
+    with pytest.raises(ValueError, match=r"Received: \['decoder_token_ids', 'token_ids'\]"):
+        model({"token_ids": inputs["token_ids"], "decoder_token_ids": inputs["token_ids"]})
+
+
+def small_bart(tokenizer=None, **options):
+    config = TransformerConfig(
+        tokenizer.vocab_size if tokenizer else 40,
+        num_layers=2,
+        num_decoder_layers=1,
+        num_heads=2,
+        embed_dim=16,
+        ff_dim=32,
+        num_segments=0,
+        max_length=64,
+        position_offset=2,
+        epsilon=1e-5,
+        pad_id=0,
+        initializer_range=0.5,
+    )
+    return TextClassifier(3, config, family="bart", tokenizer=tokenizer, **options)
+
+
+def test_the_token_that_stands_for_a_text_read_twice():
+    keras.utils.set_random_seed(1)
+    model = small_bart(special_ids={"eos": [7, 9]})
+    assert model.special_ids == {"eos": [7, 9], "decoder_start": 2}
+    head = keras.Sequential([model.pooler, model.classifier])
+    # The last that ends a text; where there is none, or only in the padding, the last of all.
+    ids = np.array([[7, 20, 9, 21, 22], [20, 21, 22, 23, 24], [20, 21, 23, 9, 9]], "int32")
+    mask = np.array([[1] * 5, [1] * 5, [1, 1, 1, 0, 0]], "int32")
+    begun = np.concatenate([np.full((3, 1), 2), ids[:, :-1]], axis=1)
+    inputs = {"token_ids": ids, "padding_mask": mask}
+    states = model.backbone(
+        {**inputs, "decoder_token_ids": begun, "decoder_padding_mask": np.ones_like(mask)}
+    )
+    expected = head(np.array(states)[np.arange(3), [2, 4, 2]])
+    np.testing.assert_allclose(model(inputs), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_fresh_model_says_which_tokens_it_was_built_with(tmp_path):
+    model = small_bart()
+    model.save_pretrained(tmp_path)
+    fields = read_fields(tmp_path)
+    assert (fields["eos_token_id"], fields["decoder_start_token_id"]) == (2, 2)
+    inputs = {"token_ids": np.array([[5, 6, 2]]), "padding_mask": np.ones((1, 3), "int32")}
+    again = TextClassifier.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+
+
+@pytest.fixture(scope="module")
+def exportable():
+    keras.utils.set_random_seed(7)
+    tokenizer = WordPieceTokenizer.train(list(SENTENCES), vocab_size=300, min_frequency=1)
+    ids = {"eos": tokenizer.sep_id, "decoder_start": tokenizer.sep_id}
+    return small_bart(tokenizer, special_ids=ids)
+
+
+def test_a_text_read_twice_on_servers(exportable, tmp_path):
+    report = to_saved_model(exportable, tmp_path / "served", max_length=24)
+    assert report.label_flips == 0
+    assert report.largest_difference <= TOLERANCE
+
+
+def test_a_text_read_twice_on_phones(exportable, tmp_path):
+    report = to_tflite(exportable, tmp_path / "model.tflite", max_length=24)
+    assert report.label_flips == 0
+    assert report.largest_difference <= TOLERANCE

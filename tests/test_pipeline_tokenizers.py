@@ -24,11 +24,14 @@ from kerasllm.tokenizers import (
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 BYTE_LEVEL = ("gpt2", "opt", "roberta", "bart", "bloom", "smollm2", "llama3", "qwen2")
-UNIGRAM = ("albert", "t5", "xlm_roberta")
-FAMILIES = (*BYTE_LEVEL, *UNIGRAM, "llama2", "tinyllama")
+# Folders without a tokenizer.json, but with SentencePiece's own file.
+WITH_MODEL_FILE = ("spiece_albert", "spiece_t5", "spiece_xlm_roberta")
+WITH_MODEL_FILE += ("spiece_llama2", "spiece_mistral")
+UNIGRAM = ("albert", "t5", "xlm_roberta", *WITH_MODEL_FILE[:3])
+FAMILIES = (*BYTE_LEVEL, *UNIGRAM, "llama2", "tinyllama", *WITH_MODEL_FILE[3:])
 # Families whose graphs are made of other parts; those of the others are made alike.
 ONE_OF_EACH = ("gpt2", "llama3", "qwen2", "albert", "tinyllama")
-IN_GRAPH = (*ONE_OF_EACH, "bart", "bloom", "smollm2", "t5", "llama2")
+IN_GRAPH = (*ONE_OF_EACH, "bart", "bloom", "smollm2", "t5", "llama2", *WITH_MODEL_FILE)
 
 # What the graphs are made of: no operation that an older TensorFlow Serving lacks.
 SERVED_OPS = set(
@@ -55,12 +58,28 @@ def texts():
     return json.loads(unzipped("wordpiece/bert_tokenizer.json.gz"))["texts"]
 
 
+def protobuf_field(number, data):
+    """A field of bytes in a protobuf message."""
+    rest, size = len(data), b""
+    while rest > 127:
+        rest, size = rest >> 7, size + bytes([rest & 127 | 128])
+    return bytes([number << 3 | 2]) + size + bytes([rest]) + data
+
+
+def write_model(folder, name, data, has_charsmap, charsmap):
+    """SentencePiece's file, whose tables, the same in all, stand in a file of their own."""
+    tables = protobuf_field(3, protobuf_field(2, charsmap)) if has_charsmap else b""
+    (folder / name).write_bytes(base64.b64decode(data) + tables)
+
+
 class Family:
     """What the fixture of a family holds, its tokenizer and its graph."""
 
     def __init__(self, name, folder, charsmap):
         vars(self).update(json.loads(unzipped(f"tokenizers/{name}.json.gz")))
         self.folder = folder
+        if hasattr(self, "model"):
+            write_model(folder, *self.model, base64.b64decode(charsmap))
         for file, text in self.files.items():
             text = text.replace("CHARSMAP", charsmap)
             (folder / file).write_text(text, encoding="utf-8")
@@ -142,7 +161,10 @@ def test_special_tokens_in_text(family, name):
     assert not (special - unknown) & {index for ids in python for index in ids}
 
 
-@pytest.mark.parametrize("name", ["roberta", "bart", "albert", "t5", "opt", "llama3", "tinyllama"])
+@pytest.mark.parametrize(
+    "name",
+    ["roberta", "bart", "albert", "t5", "opt", "llama3", "tinyllama", *WITH_MODEL_FILE],
+)
 def test_pairs_give_hugging_faces_rows(family, texts, name):
     found = family(name)
     for index, (first, second, length, ids, segments) in enumerate(found.rows):
@@ -153,8 +175,8 @@ def test_pairs_give_hugging_faces_rows(family, texts, name):
             rows = call(*batch, max_length=length)
             assert rows["token_ids"].shape == (1, max(2, len(ids)))
             assert np.array(rows["token_ids"])[0].tolist() == ids
-            assert ("segment_ids" in rows) == (name == "albert")
-            if name == "albert":
+            assert ("segment_ids" in rows) == name.endswith("albert")
+            if name.endswith("albert"):
                 assert np.array(rows["segment_ids"])[0].tolist() == segments
 
 
@@ -502,8 +524,10 @@ def test_folders_of_every_kind(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nsun\n")
     assert isinstance(load_tokenizer(tmp_path), WordPieceTokenizer)
     (tmp_path / "vocab.txt").rename(tmp_path / "spiece.model")
-    with pytest.raises(FileNotFoundError, match=r"let Hugging Face's AutoTokenizer load"):
+    with pytest.raises(ValueError, match="spiece.model must come with a `tokenizer_class`"):
         load_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match="`folder` must hold tokenizer.json, or one of sp"):
+        SentencePieceTokenizer.from_pretrained(tmp_path / "absent")
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel"}}')
     with pytest.raises(ValueError, match="`model.type` must be WordPiece, BPE or Unigram"):
         load_tokenizer(tmp_path)

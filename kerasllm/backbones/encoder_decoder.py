@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+from keras import ops
 
 from kerasllm.backbones.backbone import Backbone, token_inputs
 from kerasllm.backbones.transformer import Transformer
@@ -140,3 +141,33 @@ def encoder_decoder_inputs(config):
     names = [f"decoder_{name}" for name in inputs]
     decoder = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     return {**inputs, **decoder}
+
+
+def shifted_right(inputs, first):
+    """The decoder's inputs where it reads the encoder's text again.
+
+    Args:
+        inputs: dict of int32 `(batch, length)`: `token_ids`, `padding_mask`, of the encoder.
+        first: int, the token before the text; the last one falls out.
+
+    Returns:
+        dict of int32 `(batch, length)`: `decoder_token_ids`, `decoder_padding_mask`.
+
+    Example:
+        >>> ids = np.array([[5, 7, 9]])
+        >>> inputs = shifted_right({"token_ids": ids, "padding_mask": ids > 5}, 2)
+        >>> [np.array(inputs[name]).tolist() for name in sorted(inputs)]
+        [[[1, 0, 1]], [[2, 5, 7]]]
+
+    References:
+        Lewis et al. 2019, "BART", section 3 and figure 3 (a).
+    """
+    return {
+        "decoder_token_ids": _behind(first, inputs["token_ids"]),
+        "decoder_padding_mask": _behind(1, inputs["padding_mask"]),
+    }
+
+
+def _behind(first, x):
+    x = ops.cast(x, "int32")
+    return ops.concatenate([ops.full_like(x[:, :1], first), x[:, :-1]], axis=1)  # (batch, length)

@@ -43,7 +43,7 @@ FIXED_FIELDS = {
 }
 IGNORED_FIELDS = {
     "encoder_layerdrop", "decoder_layerdrop", "activation_dropout", "classif_dropout",
-    "classifier_dropout", "num_hidden_layers", "is_decoder",
+    "classifier_dropout", "num_hidden_layers", "is_decoder", "_num_labels",
 }  # fmt: skip
 # The token table under its other names, and the head, which is the token table again.
 IGNORED_TENSORS = (
@@ -93,11 +93,19 @@ BACKBONE = {
     **side("encoder"),
     **side("decoder"),
 }
+# As in the published checkpoints.
+_REREAD = {"reread": {"eos": 2, "decoder_start": 2}}
 HEADS = {
     "seq2seq_lm": Head(
         "BartForConditionalGeneration",
         {"logits.bias": Stored("final_logits_bias", leading=1)},
     ),
+    "text_classifier": Head(
+        "BartForSequenceClassification",
+        {"pooler": "classification_head.dense", "classifier": "classification_head.out_proj"},
+        {"token": "end", "activation": "tanh", "dropout_first": True, **_REREAD},
+    ),
+    "span_labeler": Head("BartForQuestionAnswering", {"span": "qa_outputs"}, _REREAD),
 }
 
 

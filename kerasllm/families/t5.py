@@ -137,7 +137,7 @@ BACKBONE = {"encoder.embedding.token_emb": "shared", **_side("encoder"), **_side
 
 
 def heads(name):
-    """Say what a family of T5's kind calls its head.
+    """Say what a family of T5's kind calls its heads.
 
     Args:
         name: str, how the names of its classes begin.
@@ -146,12 +146,14 @@ def heads(name):
         dict, as `HEADS`.
     """
     logits = Stored("lm_head", fallback="shared")
+    reread = {"reread": {"eos": 1, "decoder_start": 0}}  # as in the published checkpoints
     return {
         "seq2seq_lm": Head(
             f"{name}ForConditionalGeneration",
             {"logits": logits},
             {"use_bias": False, "scale_output": True},
-        )
+        ),
+        "span_labeler": Head(f"{name}ForQuestionAnswering", {"span": "qa_outputs"}, reread),
     }
 
 

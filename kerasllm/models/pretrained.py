@@ -11,6 +11,7 @@ import numpy as np
 from kerasllm import families, weights
 from kerasllm.atomic import whole
 from kerasllm.backbones import backbone_of
+from kerasllm.backbones.encoder_decoder import shifted_right
 from kerasllm.families import keras_hub
 from kerasllm.layers import TokenLogits
 from kerasllm.models import preset, preset_tokenizer
@@ -47,6 +48,7 @@ class Pretrained(keras.Model):
         family: str or None: family of the backbone; None where `backbone` is the name of a size.
         tokenizer: of `kerasllm.tokenizers`, or None.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+        special_ids: dict or None, the attribute of this name.
 
     Attributes:
         HEAD: str, its name in the families' `HEADS`.
@@ -55,7 +57,10 @@ class Pretrained(keras.Model):
         family: str, a name in `families.FAMILIES`.
         tokenizer: what turns texts into its inputs, or None.
         special_ids: dict, name in `SPECIAL`: id of that token, int or list of int, as the
-            checkpoint's config has it. `save_pretrained` writes them back.
+            checkpoint's config has it. `save_pretrained` writes them back. The graph of a head
+            with `reread` holds them as they were when it was built.
+        reread: dict or None: that the decoder reads the encoder's text again, shifted right, so
+            that the inputs are the encoder's alone; and `special_ids` where nobody says others.
         lora: `Lora`, which adapters it has, or None.
     """
 
@@ -81,7 +86,8 @@ class Pretrained(keras.Model):
                 "`family` must be given with a backbone or config of one's own. Received: None. "
                 f"Families: {', '.join(families.FAMILIES)}."
             )
-        options = families.head(family, self.HEAD).options
+        options = dict(families.head(family, self.HEAD).options)
+        self.reread = options.pop("reread", None)
         if not isinstance(backbone, keras.Model):
             backbone = backbone_of(backbone, dtype=dtype, name="backbone")
         self.backbone = backbone
@@ -89,12 +95,17 @@ class Pretrained(keras.Model):
         self.config = backbone.config
         return options
 
-    def _connect(self, tokenizer, **kwargs):
+    def _connect(self, tokenizer, special_ids=None, **kwargs):
         """Build the graph, once all layers are there."""
         inputs, policy = dict(self.backbone.input), self.backbone.dtype_policy
-        super().__init__(inputs=inputs, outputs=self._head(self.backbone(inputs), inputs), **kwargs)
+        self.special_ids = dict(special_ids or {})
+        read = inputs
+        if self.reread is not None:
+            self.special_ids = {**self.reread, **_ids_of(tokenizer), **self.special_ids}
+            inputs = {name: inputs[name] for name in ("token_ids", "padding_mask")}
+            read = {**inputs, **shifted_right(inputs, self.special_ids["decoder_start"])}
+        super().__init__(inputs=inputs, outputs=self._head(self.backbone(read), inputs), **kwargs)
         self.tokenizer = tokenizer
-        self.special_ids = {}
         self.lora = None
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
@@ -124,7 +135,7 @@ class Pretrained(keras.Model):
         raise NotImplementedError
 
     def __call__(self, inputs, *args, **kwargs):
-        names = tuple(self.backbone.input)
+        names = tuple(self.input)
         inputs = named_inputs(inputs, names, with_cache=kwargs.get("cache") is not None)
         return super().__call__(inputs, *args, **kwargs)
 
@@ -151,9 +162,8 @@ class Pretrained(keras.Model):
     @classmethod
     def from_config(cls, config):
         config = dict(config, backbone=keras.saving.deserialize_keras_object(config["backbone"]))
-        lora, special_ids = config.pop("lora", None), config.pop("special_ids", {})
+        lora = config.pop("lora", None)
         model = cls(**config)
-        model.special_ids = special_ids
         if lora is not None:
             put_lora(model, Lora(**lora))
         return model
@@ -196,14 +206,14 @@ class Pretrained(keras.Model):
         families.head(family, cls.HEAD)  # before anything large is made
         # Random numbers would take longer than the checkpoint, which has all of them anyway.
         backbone = backbone_of(config, initializer="zeros", dtype=dtype, name="backbone")
+        special_ids = {name: fields.get(f"{name}_token_id") for name in SPECIAL}
         model = cls(
             backbone=backbone,
             family=family,
             tokenizer=tokenizer,
+            special_ids={name: value for name, value in special_ids.items() if value is not None},
             **{**head, **options_of({**fields, "rate": getattr(config, "rate", 0.0)})},
         )
-        given = {name: fields.get(f"{name}_token_id") for name in SPECIAL}
-        model.special_ids = {name: value for name, value in given.items() if value is not None}
         if model.tokenizer is None:
             logger.info("`%s` holds no tokenizer: the model takes token ids alone.", folder)
         if is_preset:
@@ -250,11 +260,8 @@ class Pretrained(keras.Model):
             **families.config_to_hf(self.family, self.config),
             **self._fields(),
         }
-        for name in SPECIAL:
-            of_tokenizer = getattr(self.tokenizer, f"{name}_id", None)
-            token_id = self.special_ids.get(name, of_tokenizer)
-            if token_id is not None:
-                fields[f"{name}_token_id"] = token_id
+        for name, token_id in {**_ids_of(self.tokenizer), **self.special_ids}.items():
+            fields[f"{name}_token_id"] = token_id
         with whole(folder) as aside:
             aside.mkdir()
             text = json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
@@ -297,6 +304,12 @@ class Pretrained(keras.Model):
     def _fields(self):
         """Fields of `config.json` beyond the backbone's."""
         return {}
+
+
+def _ids_of(tokenizer):
+    """What a tokenizer, or None, knows of `SPECIAL`."""
+    ids = {name: getattr(tokenizer, f"{name}_id", None) for name in SPECIAL}
+    return {name: token_id for name, token_id in ids.items() if token_id is not None}
 
 
 def _tell_fresh(absent):

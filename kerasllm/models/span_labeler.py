@@ -16,6 +16,8 @@ class SpanLabeler(Pretrained):
         family: str or None: family of the backbone; None where `backbone` is the name of a size.
         tokenizer: of `kerasllm.tokenizers`, or None.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+        special_ids: dict or None, of an encoder–decoder: ids of its `eos` and `decoder_start`, for
+            the graph; None for what the tokenizer says, then those of published checkpoints.
 
     Call arguments:
         inputs: as for `TextClassifier`, e.g. `(input_ids, attention_mask, token_type_ids)`.

@@ -1,6 +1,7 @@
 """A backbone with a classifier on one token of the text, or on all."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasllm.layers import Dense, Dropout, activation_function
@@ -23,6 +24,8 @@ class TextClassifier(Classifier):
         tokenizer: of `kerasllm.tokenizers`, or None: what `predict` on text and the exports use.
             `save_pretrained` writes it, a `.keras` file does not.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+        special_ids: dict or None, of an encoder–decoder: ids of its `eos` and `decoder_start`, for
+            the graph; None for what the tokenizer says, then those of published checkpoints.
 
     Call arguments:
         inputs: int32 tensors `(batch, length)`: the pair `(input_ids, attention_mask)` of the
@@ -43,6 +46,7 @@ class TextClassifier(Classifier):
     References:
         Devlin et al. 2018, "BERT", section 4.1 and figure 4; on the last token: Radford et al.
         2018, "Improving Language Understanding by Generative Pre-Training", section 3.2; on the
+        decoder's end of the text: Lewis et al. 2019, "BART", section 3.1 and figure 3; on the
         largest values: Conneau et al. 2017, "Supervised Learning of Universal Sentence
         Representations", section 3.2.2.
     """
@@ -61,8 +65,9 @@ class TextClassifier(Classifier):
         """Make the head; the options are those of a family.
 
         Args:
-            token: str, `"first"` or `"last"`, the token that stands for the text; or `"max"`: the
-                largest value of each unit over all tokens does.
+            token: str, `"first"` or `"last"`, the token that stands for the text; or `"end"`: the
+                last that ends a text (`eos`) does; or `"max"`: the largest value of each unit over
+                all tokens does.
             activation: str or None, of the `pooler`, a `Dense` before the classifier; None for no
                 pooler.
             dropout_first: bool, whether there is dropout before the pooler too.
@@ -89,12 +94,12 @@ class TextClassifier(Classifier):
         )
 
     def _head(self, hidden_states, inputs):
-        x = self._pooled(hidden_states, inputs["padding_mask"])  # (batch, embed_dim)
+        x = self._pooled(hidden_states, **inputs)  # (batch, embed_dim)
         if self.pooler is not None:
             x = self.pooler(self.dropout(x) if self.dropout_first else x)
         return self.classifier(self.dropout(x))  # (batch, num_classes)
 
-    def _pooled(self, hidden_states, padding_mask):
+    def _pooled(self, hidden_states, token_ids, padding_mask, **others):
         if self.token == "first":
             return hidden_states[:, 0, :]
         if self.token == "max":
@@ -102,6 +107,9 @@ class TextClassifier(Classifier):
             return ops.max(ops.where(real, hidden_states, MASKED), axis=1)
         # The last real token, wherever the padding is: the mask times 1, 2, 3, … is largest there.
         index = ops.cumsum(ops.ones_like(padding_mask), axis=1)  # (batch, length)
+        if self.token == "end":  # before all others; a text without any has its last token
+            ends = ops.equal(ops.expand_dims(token_ids, -1), np.atleast_1d(self.special_ids["eos"]))
+            index = index * (1 + index[:, -1:] * ops.cast(ops.any(ends, axis=-1), index.dtype))
         last = ops.max(index * padding_mask, axis=1, keepdims=True)  # (batch, 1)
         at_last = ops.cast(ops.expand_dims(ops.equal(index, last), -1), hidden_states.dtype)
         return ops.sum(at_last * hidden_states, axis=1)

@@ -6,6 +6,7 @@ from kerasllm.tokenizers.byte_level_bpe import ByteLevelBPETokenizer
 from kerasllm.tokenizers.files import read_object
 from kerasllm.tokenizers.pipeline import flat, model_type
 from kerasllm.tokenizers.sentencepiece import SentencePieceTokenizer
+from kerasllm.tokenizers.sentencepiece_model import FILES
 from kerasllm.tokenizers.wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -19,9 +20,7 @@ __all__ = [
 CLASS_OF_FILE = {
     "vocab.txt": WordPieceTokenizer,
     "merges.txt": ByteLevelBPETokenizer,
-    "spiece.model": SentencePieceTokenizer,
-    "sentencepiece.bpe.model": SentencePieceTokenizer,
-    "tokenizer.model": SentencePieceTokenizer,
+    **dict.fromkeys(FILES, SentencePieceTokenizer),
 }
 
 
@@ -36,7 +35,7 @@ def load_tokenizer(folder):
         folder holds no tokenizer at all.
 
     Raises:
-        FileNotFoundError: where only files are there that must be converted first.
+        FileNotFoundError: where a file is there whose other half is missing.
         ValueError: where the tokenizer is of another kind, or a file of it is broken.
 
     Example:

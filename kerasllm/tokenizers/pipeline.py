@@ -159,8 +159,8 @@ class PipelineTokenizer:
         allow = not (config.get("split_special_tokens", True))
         try:
             _check_object(pipeline)
-            pipeline = _with_bos_and_eos(pipeline, config)
             special = _special_tokens(folder, config, name, pipeline)
+            pipeline = _with_bos_and_eos(pipeline, config, special)
             found = cls(pipeline, special_tokens=special, allow_special_tokens=allow)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
@@ -426,12 +426,12 @@ def _parts(pieces, special):
     return tuple(parts)
 
 
-def _with_bos_and_eos(pipeline, config):
+def _with_bos_and_eos(pipeline, config, special):
     """`pipeline` with the template that `add_bos_token` and `add_eos_token` of a config ask for."""
     if config.get("add_bos_token") is None and config.get("add_eos_token") is None:
         return pipeline
-    bos = content(config.get("bos_token")) if config.get("add_bos_token") else None
-    eos = content(config.get("eos_token")) if config.get("add_eos_token") else None
+    bos = special.get("bos") if config.get("add_bos_token") else None
+    eos = special.get("eos") if config.get("add_eos_token") else None
     ids = {**(_vocab(pipeline)), **{t["content"]: t["id"] for t in pipeline["added_tokens"]}}
     for name, token in (("bos_token", bos), ("eos_token", eos)):
         if token is not None and token not in ids:
@@ -445,7 +445,7 @@ def _with_bos_and_eos(pipeline, config):
             parts.append({"SpecialToken": {"id": eos, "type_id": segment}})
         return parts
 
-    special = {
+    tokens = {
         token: {"id": token, "ids": [ids[token]], "tokens": [token]}
         for token in (bos, eos)
         if token
@@ -454,7 +454,7 @@ def _with_bos_and_eos(pipeline, config):
         "type": "TemplateProcessing",
         "single": text("A", 0),
         "pair": [*text("A", 0), *text("B", 1)],
-        "special_tokens": special,
+        "special_tokens": tokens,
     }
     stated = _template(pipeline.get("post_processor"), ids)
     if stated is not None and stated[0] != _template(wanted, ids)[0]:

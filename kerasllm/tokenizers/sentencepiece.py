@@ -13,6 +13,7 @@ from kerasllm.tokenizers.pipeline import (
     flat,
     rust_tokenizer,
 )
+from kerasllm.tokenizers.sentencepiece_model import FILES, read_pipeline
 from kerasllm.tokenizers.texts import check_iterable, to_str
 
 NORMALIZERS = (
@@ -30,8 +31,9 @@ class SentencePieceTokenizer(PipelineTokenizer):
     Mistral and TinyLlama (byte-pair encoding, with tokens of single bytes for characters that are
     no entry). Text may be `str` or UTF-8 `bytes`; what is no UTF-8 in it is read as U+FFFD.
 
-    It follows `tokenizer.json`, as the `tokenizers` package does, and not the original
-    `spiece.model`, from which Hugging Face's classes differ in small ways.
+    It follows `tokenizer.json`, as the `tokenizers` package does. Of a folder that holds only the
+    original `spiece.model`, `sentencepiece.bpe.model` or `tokenizer.model`, it makes what Hugging
+    Face's class makes of it, which differs in small ways from what SentencePiece itself does.
 
     Special tokens that stand in a text, such as `"</s>"`, are plain text unless
     `allow_special_tokens` says otherwise, so that a user cannot type one. This holds for Unigram
@@ -118,11 +120,13 @@ class SentencePieceTokenizer(PipelineTokenizer):
 
     @classmethod
     def _from_lists(cls, folder, config, name):
-        raise FileNotFoundError(
-            f"`folder` must hold tokenizer.json. Received: {folder}, without it (with "
-            "spiece.model or tokenizer.model alone, let Hugging Face's AutoTokenizer load the "
-            "folder, and save what it makes of it)"
-        )
+        paths = [folder / file for file in FILES if (folder / file).exists()]
+        if not paths:
+            raise FileNotFoundError(
+                f"`folder` must hold tokenizer.json, or one of {', '.join(FILES)}. Received: "
+                f"{folder}, without them"
+            )
+        return read_pipeline(paths[0], name, config), paths[0]
 
     @classmethod
     def train(cls, texts, *, vocab_size=8000, special_tokens=None):
