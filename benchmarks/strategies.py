@@ -117,7 +117,7 @@ def run(library, name, count, folder):
     if output.exists():
         return dict(np.load(output))
     errors = [line for line in done.stderr.splitlines() if "Error: " in line]
-    return (errors or done.stderr.splitlines())[-1 if not errors else 0].strip()
+    return errors[0].strip() if errors else done.stderr.splitlines()[-1]
 
 
 def differences(found, reference):

@@ -188,7 +188,7 @@ def _fractions(split):
 )
 @as_json
 def train(text, text_pair, label, header, split, as_json, **arguments):
-    r"""Train MODEL on the rows of TRAIN and write the run to OUTPUT.
+    """Train MODEL on the rows of TRAIN and write the run to OUTPUT.
 
     MODEL is a folder in Hugging Face's layout, a name on its hub, or a size to train from scratch
     (`kerasllm list` names them). Data is a .csv, .tsv, .jsonl or .txt file (`label text` lines), a
@@ -196,7 +196,7 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
 
     \b
     kerasllm train bert_tiny sample:reviews_en:train runs/reviews --test sample:reviews_en:test
-    """  # fmt: skip
+    """  # noqa: D301
     runs = _runs()
     run = runs.train(
         columns=_columns(text, text_pair, label),
@@ -287,15 +287,14 @@ def export(model, target, output, as_json, **options):
 @click.option("--restarts", type=int, default=0, show_default=True, help="After a failure.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def launch(workers, servers, restarts, command):
-    r"""Run COMMAND as a cluster of processes on this machine, for a trial.
+    """Run COMMAND as a cluster of processes on this machine, for a trial.
 
     COMMAND is a verb of kerasllm with its arguments, or any program that trains under a strategy
     with a cluster.
 
     \b
-    kerasllm launch --workers 2 -- train bert_tiny sample:reviews_en:train runs/two \\
-      --strategy multi_worker_mirrored
-    """
+    kerasllm launch --workers 2 -- train MODEL TRAIN OUTPUT --strategy multi_worker_mirrored
+    """  # noqa: D301
     from kerasllm.launch import launch as start
 
     command = list(command)

@@ -242,6 +242,9 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         Vaswani et al. 2017, "Attention Is All You Need", section 3.2, equation 1.
     """
 
+    USE_BIAS = True  # of the four projections
+    SCALE = None  # of the scores; None for `projection_dim**-0.5`
+
     def __init__(
         self,
         embed_dim,
@@ -273,6 +276,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def _dense(self, width, name):
         return Dense(
             width,
+            use_bias=self.USE_BIAS,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
             name=name,
@@ -300,7 +304,12 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             `(batch, heads, query, key)`.
         """
         return dot_product_attention(
-            query, key, value, attention_bias, lambda x: self.dropout(x, training=training)
+            query,
+            key,
+            value,
+            attention_bias,
+            lambda x: self.dropout(x, training=training),
+            self.SCALE,
         )
 
     def separate_heads(self, x, batch_size):

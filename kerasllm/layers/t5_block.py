@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from kerasllm.layers.attention import AttentionBias, MultiHeadSelfAttention, dot_product_attention
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.attention import AttentionBias, MultiHeadSelfAttention
 from kerasllm.layers.llama_block import GatedFeedForward
 from kerasllm.layers.position import distance_buckets
 from kerasllm.layers.transformer_block import TransformerBlock, activation_function
@@ -108,34 +107,15 @@ class T5Attention(MultiHeadSelfAttention):
         no scale, and what fresh queries are, stands in its code alone (Mesh TensorFlow).
     """
 
+    USE_BIAS = False
+    SCALE = 1.0
+
     def _dense(self, width, name):
-        initializer = self.kernel_initializer.clone()
+        dense = super()._dense(width, name)
+        initializer = dense.kernel_initializer
         if name == "query_dense" and isinstance(initializer, keras.initializers.VarianceScaling):
             initializer.scale /= self.projection_dim  # a variance, where scores have a square root
-        return Dense(
-            width,
-            use_bias=False,
-            kernel_initializer=initializer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def attention(self, query, key, value, attention_bias=None, training=None):
-        """Weigh `value` by the softmax of the products of `query` and `key`.
-
-        Args:
-            query: float `(batch, heads, query, projection_dim)`.
-            key: float `(batch, heads, key, projection_dim)`.
-            value: float `(batch, heads, key, projection_dim)`.
-            attention_bias: float, broadcast to `(batch, heads, query, key)`, or None.
-            training: bool, whether dropout is on.
-
-        Returns:
-            The pair `(output, weights)`: float `(batch, heads, query, projection_dim)` and
-            `(batch, heads, query, key)`.
-        """
-        dropout = lambda x: self.dropout(x, training=training)  # noqa: E731
-        return dot_product_attention(query, key, value, attention_bias, dropout, scale=1.0)
+        return dense
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -173,6 +153,8 @@ class T5Block(TransformerBlock):
         Raffel et al. 2019, "Exploring the Limits of Transfer Learning", section 2.1; gates: Shazeer
         2020, "GLU Variants Improve Transformer", equation 6.
     """
+
+    USE_BIAS = False
 
     def __init__(
         self, embed_dim, num_heads, projection_dim, ff_dim, rate=0.1, *, gated=False, **kwargs
@@ -212,16 +194,6 @@ class T5Block(TransformerBlock):
                 self._dropout("dropout"),
                 self._dense(self.embed_dim, "project"),
             ],
-            name=name,
-        )
-
-    def _dense(self, width, name, activation=None):
-        return Dense(
-            width,
-            activation=activation,
-            use_bias=False,
-            kernel_initializer=self._initializer(),
-            dtype=self.dtype_policy,
             name=name,
         )
 

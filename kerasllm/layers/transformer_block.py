@@ -103,6 +103,8 @@ class TransformerBlock(keras.layers.Layer):
         "On Layer Normalization in the Transformer Architecture", section 3.
     """
 
+    USE_BIAS = True  # of the layers of `ffn`
+
     def __init__(
         self,
         embed_dim,
@@ -166,6 +168,7 @@ class TransformerBlock(keras.layers.Layer):
         return Dense(
             width,
             activation=activation,
+            use_bias=self.USE_BIAS,
             kernel_initializer=self._initializer(),
             dtype=self.dtype_policy,
             name=name,

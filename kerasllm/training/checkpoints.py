@@ -53,7 +53,7 @@ def save_state(state, folder, number, keep):
         OSError: it can't be written, e.g. because the disk is full. Those before it stay.
     """
     place = folder / f"step-{number:010}"
-    fields = {name: value for name, value in dataclasses.asdict(state).items() if name != "arrays"}
+    fields = {name: value for name, value in vars(state).items() if name != "arrays"}
     if place.exists():  # of an earlier try at the same step, and whole
         return
     try:
@@ -111,7 +111,8 @@ def _steps_of(place):
 class Checkpoints(keras.callbacks.Callback):
     """Writes a checkpoint every few steps, and has a run go on from the last one.
 
-    It goes last among the callbacks. When training has come to its end, the folder is removed.
+    It follows the `watcher` among the callbacks. When training has come to its end, the folder is
+    removed.
 
     Args:
         folder: str or path-like. Several workers must see the same one.
@@ -141,16 +142,16 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._figures = {name: list(values) for name, values in self.history.items()}
-        self._epoch, self._done = self.epoch, 0
         self._left = self.state.step if self.state else 0  # steps done before, now passed over
         self._build()
         if self.state is None:
             return
         _check_same(self.model, self.state)
         logger.info("Going on from step %d of epoch %d.", self._left, self.epoch + 1)
-        self._restore()
         if self._left:
             self.model.train_function = self._passing_over(self.model.train_function)
+        else:
+            self._restore()
 
     def _build(self):
         """Make all variables, of metrics too, which Keras may leave to the first step."""
@@ -166,18 +167,19 @@ class Checkpoints(keras.callbacks.Callback):
             for _ in range(min(self.model.steps_per_execution, self._left)):
                 next(iterator)
                 self._left -= 1
-            self._restore()  # the metrics of this epoch too, which Keras resets
             return self.model.get_metrics_result()
 
         return function
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._done = epoch, 0
+        self._epoch = epoch
+        if self._left:  # not before, because Keras has just reset the metrics
+            self._restore()
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self._done = self._done, batch + 1
-        if not self._left and self._done // self.every > before // self.every:
-            self._save(self._epoch, self._done)
+        done = batch + 1
+        if not self._left and done % self.every < self.model.steps_per_execution:
+            self._save(self._epoch, done)
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
@@ -214,6 +216,7 @@ class Checkpoints(keras.callbacks.Callback):
         if self.watcher is not None:
             best = [arrays[name] for name in sorted(arrays) if name.startswith("best/")]
             self.watcher.go_on(self.state.watcher, best)
+        self.state = dataclasses.replace(self.state, arrays={})  # they are in the model now
 
 
 def _variables(model):

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from keras.src import tree
 
-from kerasllm.training.parts import Part, part_of_batch
+from kerasllm.training.parts import Part, first_tensor, part_of_batch
 
 
 def step_on_workers(model, step_function):
@@ -130,7 +130,7 @@ def _parts(data, count):
     Returns:
         list of triples: a part, its share of the rows, and its share of the rows' weights.
     """
-    rows = next(x for x in tree.flatten(data) if x is not None).shape[0]
+    rows = first_tensor(data).shape[0]
     ends = [rows * (i + 1) // count for i in range(count)]
     spans = [slice(*span) for span in zip([0, *ends], ends) if span[0] < span[1]]
     weights = keras.utils.unpack_x_y_sample_weight(data)[2]

@@ -121,7 +121,7 @@ def fit(
         checkpoints = Checkpoints(
             backup, train.element_spec, backup_every, watcher=best, writes=chief
         )
-        train = _counted_by_passes(train)
+        train = _counted_by_passes(train, steps)
         for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
             next(iter(train))
     first = checkpoints.epoch if checkpoints else 0
@@ -145,13 +145,13 @@ def fit(
     return history
 
 
-def _counted_by_passes(dataset):
+def _counted_by_passes(dataset, steps):
     """The same data, whose order goes on when a pass begins, not when an iterator is made.
 
     Keras makes iterators that it never uses.
     """
     passes = tf.data.Dataset.from_tensors(0).flat_map(lambda _: dataset)
-    return passes.apply(tf.data.experimental.assert_cardinality(_steps(dataset)))
+    return passes.apply(tf.data.experimental.assert_cardinality(steps))
 
 
 def _joined(before, after):

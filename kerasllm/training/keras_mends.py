@@ -20,7 +20,7 @@ from keras.src.optimizers import base_optimizer, loss_scale_optimizer
 from keras.src.random import seed_generator
 
 from kerasllm.training.coordinator import predict_on_workers, step_on_workers
-from kerasllm.training.parts import Part, current_part, part_of_batch
+from kerasllm.training.parts import Part, current_part, first_tensor, part_of_batch
 
 logger = logging.getLogger("kerasllm")
 
@@ -108,12 +108,11 @@ def data_spec(spec):
 def _make_function(original):
     def make_function(self, step_function):
         strategy = self.distribute_strategy
-        step_function = self._autoconvert_optionals(step_function)
         if _has_servers(strategy):
-            return step_on_workers(self, step_function)
+            return step_on_workers(self, self._autoconvert_optionals(step_function))
         if strategy.num_replicas_in_sync == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
             return original(self, step_function)  # a TPU takes no uneven batches
-        step = _on_part(step_function)
+        step = _on_part(self._autoconvert_optionals(step_function))
 
         def one_step(data):
             logs = strategy.run(step, args=(data,))
@@ -157,8 +156,7 @@ def _on_part(step_function):
     """Let a replica's step know which part of the global batch it has."""
 
     def step(data):
-        first = next(x for x in tree.flatten(data) if x is not None)
-        rows = tf.cast(tf.shape(first)[0], "float32")
+        rows = tf.cast(tf.shape(first_tensor(data))[0], "float32")
         share = tf.math.divide_no_nan(rows, _over_replicas(rows))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         with part_of_batch(Part(replica, share, _over_replicas, _over_replicas)):
@@ -276,9 +274,8 @@ def _apply_gradients(original):
         if self.use_ema:
             self._update_model_variables_moving_average(self._trainable_variables)
             if self.ema_overwrite_frequency:
-                due = (self.iterations + 1) % self.ema_overwrite_frequency == 0
                 _merged_cond(
-                    lambda _: due,
+                    (self.iterations + 1) % self.ema_overwrite_frequency == 0,
                     lambda _: self._overwrite_model_variables_with_average_value(
                         self._trainable_variables
                     ),
@@ -334,9 +331,7 @@ def _accumulate(self, grads, variables):
         for total in sums:
             total.value.assign(tf.zeros(total.shape, total.dtype))
 
-    _merged_cond(
-        lambda _: due, lambda distribution: distribution.extended.call_for_each_replica(update)
-    )
+    _merged_cond(due, lambda distribution: distribution.extended.call_for_each_replica(update))
 
 
 def _merged_cond(condition, action):
@@ -350,7 +345,7 @@ def _merged_cond(condition, action):
             action(distribution)
             return tf.constant(True)
 
-        tf.cond(tf.convert_to_tensor(condition(distribution)), true, lambda: tf.constant(False))
+        tf.cond(tf.convert_to_tensor(condition), true, lambda: tf.constant(False))
 
     tf.distribute.get_replica_context().merge_call(merged)
 
@@ -451,8 +446,6 @@ def _is_central():
     return isinstance(strategy, tf.distribute.experimental.CentralStorageStrategy)
 
 
-_APPLY = base_optimizer.BaseOptimizer._backend_apply_gradients
-
 MENDS = (
     Mend(
         "bool and string features: the mean of a batch is taken over replicas (keras#20585)",
@@ -525,7 +518,7 @@ MENDS = (
         "_backend_apply_gradients",
         "ops.cond(",
         _apply_gradients,
-        source=_APPLY,
+        source=base_optimizer.BaseOptimizer._backend_apply_gradients,
     ),
     Mend(
         "sums of gradients can't be added to in a replica (keras#20582)",

@@ -4,6 +4,8 @@ import contextlib
 import contextvars
 import dataclasses
 
+from keras.src import tree
+
 _part = contextvars.ContextVar("part", default=None)
 
 
@@ -29,6 +31,11 @@ class Part:
 def current_part():
     """The part that this thread computes, `Part`; None outside of any."""
     return _part.get()
+
+
+def first_tensor(data):
+    """The first tensor of a batch or a part of one; each has as many rows."""
+    return next(x for x in tree.flatten(data) if x is not None)
 
 
 @contextlib.contextmanager
