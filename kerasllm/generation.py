@@ -447,6 +447,34 @@ def _repeat(nest, times):
     return tf.nest.map_structure(lambda x: tf.repeat(x, times, axis=0) if x.shape.rank else x, nest)
 
 
+# ---------------------------------------------------------------- caches
+
+
+def write_rows(cache, start, rows):
+    """Write rows into a cache, in place where nothing else holds it, as in a loop.
+
+    Args:
+        cache: `(batch, heads, max_length, projection_dim)`.
+        start: sequence of four int or scalar int32: the place of the first row.
+        rows: `(batch, heads, length, projection_dim)`, at most as many as there is room for.
+
+    Returns:
+        The cache with the rows in it.
+
+    Example:
+        >>> write_rows(tf.zeros((1, 1, 3, 1)), (0, 0, 1, 0), tf.ones((1, 1, 2, 1))).numpy().ravel()
+        array([0., 1., 1.], dtype=float32)
+    """
+    start = tf.stack([tf.cast(x, "int32") for x in start])
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=cache,
+        begin=start,
+        end=start + tf.shape(rows),
+        strides=tf.ones_like(start),
+        value=rows,
+    )
+
+
 # ---------------------------------------------------------------- compiled
 
 

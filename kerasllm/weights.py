@@ -371,7 +371,7 @@ def load_weights(
     tensors = Tensors(folder, file)
     found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
     absent = _set_aside(places, {path: names[path] for path in fresh}, found)
-    _check_names(folder / file, places, found, ignored, prefix)
+    _check_names(folder / file, places, found, ignored, (prefix, other_prefix))
     _check_shapes(folder / file, places, found, tensors)
     for name, parts in places.items():
         array = tensors[found[name]]
@@ -418,7 +418,7 @@ def _has(stored, keys):
     return any(_under(key, stored) for key in keys)
 
 
-def _check_names(path, places, found, ignored, prefix):
+def _check_names(path, places, found, ignored, prefixes):
     missing = sorted(places.keys() - found.keys())
     unused = sorted(
         key
@@ -426,7 +426,8 @@ def _check_names(path, places, found, ignored, prefix):
         if not any(
             re.fullmatch(pattern, name)
             for pattern in ignored
-            for name in (key, key.removeprefix(prefix))
+            for prefix in prefixes
+            for name in (key, key.removeprefix(prefix), prefix + key)
         )
     )
     if missing or unused:

@@ -287,6 +287,66 @@ def test_fields_that_ask_for_nothing_are_no_error():
     assert families.config_from_hf(fields)[1] == TransformerConfig(30522)
 
 
+# The size that each of the configs in published_configs.json is, and the fields that differ: those
+# that a checkpoint says nothing of, or says otherwise than others of that size.
+PUBLISHED = {
+    "google-bert/bert-base-uncased": ("bert_base", ""),
+    "google-bert/bert-base-chinese": ("bert_base", "vocab_size"),
+    "FacebookAI/roberta-base": ("roberta_base", ""),
+    "FacebookAI/roberta-large-mnli": ("roberta_large", ""),
+    "FacebookAI/xlm-roberta-base": ("xlm_roberta_base", ""),
+    "distilbert/distilbert-base-uncased": ("distilbert_base", ""),
+    "distilbert/distilbert-base-uncased-finetuned-sst-2-english": ("distilbert_base", ""),
+    "google/electra-small-discriminator": ("electra_small", ""),
+    "google/electra-base-generator": ("electra_base_generator", ""),
+    "albert/albert-base-v2": ("albert_base", ""),
+    "openai-community/gpt2": ("gpt2_small", "pad_id"),
+    "openai-community/gpt2-medium": ("gpt2_medium", "pad_id"),
+    "distilbert/distilgpt2": ("gpt2_distil", "pad_id"),
+    "facebook/opt-125m": ("opt_125m", ""),
+    "facebook/opt-350m": ("opt_350m", ""),
+    "facebook/opt-6.7b": ("opt_6.7b", ""),
+    "bigscience/bloom-560m": ("bloom_560m", "pad_id"),
+    "meta-llama/Llama-2-7b-hf": ("llama2_7b", "pad_id"),
+    "meta-llama/Llama-3.1-8B-Instruct": ("llama3_8b", "max_length pad_id rope_scaling"),
+    "meta-llama/Llama-3.2-1B": ("llama3.2_1b", "pad_id"),
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": ("tinyllama_1.1b", "pad_id"),
+    "HuggingFaceTB/SmolLM2-135M": ("smollm2_135m", "initializer_range"),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("smollm2_135m", "initializer_range pad_id"),
+    "mistralai/Mistral-7B-v0.1": ("mistral_7b_v0.1", "pad_id"),
+    "Qwen/Qwen2.5-0.5B-Instruct": ("qwen2.5_0.5b", "full_layers pad_id"),
+    "Qwen/Qwen2.5-0.5B": ("qwen2.5_0.5b", "pad_id"),
+    "Qwen/Qwen3-0.6B": ("qwen3_0.6b", "pad_id"),
+    "google-t5/t5-small": ("t5_small", ""),
+    "google/flan-t5-small": ("t5_v1.1_small", ""),
+    "google/mt5-small": ("mt5_small", ""),
+    "facebook/bart-base": ("bart_base", "attention_rate"),
+    "facebook/bart-large-cnn": ("bart_large", "vocab_size"),
+    "facebook/bart-large-mnli": ("bart_large", ""),
+    "sshleifer/distilbart-cnn-12-6": ("bart_distil", "vocab_size"),
+    "Helsinki-NLP/opus-mt-en-de": ("transformer_base", "activation initializer_range max_length"),
+}
+
+
+def published():
+    text = (FIXTURES.parent / "published_configs.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def test_all_published_configs_are_here():
+    families_of_hf = set(families.FAMILIES) - {"rnn", "lstm", "gru"}
+    assert published().keys() == PUBLISHED.keys()
+    assert {families.family_of(size) for size, _ in PUBLISHED.values()} == families_of_hf
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configs_as_they_are_published(name):
+    size, differing = PUBLISHED[name]
+    family, config = families.config_from_hf(published()[name])
+    assert family == families.family_of(size)
+    assert differing_fields(config, families.size_config(size)) == set(differing.split())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_there_and_back(activation):
     config = TransformerConfig(100, activation=activation)

@@ -49,6 +49,15 @@ def batch_of(folder):
     return arrays, arrays.pop("output")
 
 
+def answer(model, inputs):
+    """The model's answer, one array: of two heads, that of pairs beside each token."""
+    output = model(inputs)
+    if isinstance(output, dict):
+        pair = np.repeat(np.array(output["pair"])[:, None], output["tokens"].shape[1], axis=1)
+        output = np.concatenate([output["tokens"], pair], axis=-1)
+    return np.array(output)
+
+
 def real(arrays):
     name = "decoder_padding_mask" if "decoder_padding_mask" in arrays else "padding_mask"
     return arrays[name] == 1
@@ -70,7 +79,7 @@ def test_every_family_is_here():
 def test_equals_theirs(folder):
     model = loaded(folder)
     inputs, expected = batch_of(folder)
-    output = np.array(model.backbone(inputs) if folder.name == "backbone" else model(inputs))
+    output = answer(model.backbone if folder.name == "backbone" else model, inputs)
     if output.ndim == 3 or folder.name == "token_detector":  # padding's own outputs say nothing
         output, expected = output[real(inputs)], expected[real(inputs)]
     np.testing.assert_allclose(output, expected, rtol=0, atol=TOLERANCE)
@@ -104,7 +113,7 @@ def test_saved_as_it_was_read(folder, tmp_path):
             assert read_fields(tmp_path)[field] == value, field
     inputs, _ = batch_of(folder)
     again = loaded_as(folder, tmp_path)
-    np.testing.assert_array_equal(again(inputs), model(inputs))
+    np.testing.assert_array_equal(answer(again, inputs), answer(model, inputs))
 
 
 def loaded_as(folder, place):
@@ -126,7 +135,9 @@ def test_transformers_loads_what_we_save(folder, tmp_path):
     architecture = getattr(transformers, read_fields(tmp_path)["architectures"][0])
     theirs, report = architecture.from_pretrained(tmp_path, output_loading_info=True)
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not report[key], key
+        # Ours has no pooler where theirs makes a fresh one that nothing asks for.
+        found = {name for name in report[key] if not name.startswith("pooler.")}
+        assert not (found if folder.name == "sentence_encoder" else report[key]), key
     for name, tensor in safetensors.numpy.load_file(tmp_path / "model.safetensors").items():
         np.testing.assert_array_equal(theirs.state_dict()[name].numpy(), tensor, err_msg=name)
     assert torch.is_tensor(next(theirs.parameters()))
@@ -181,8 +192,13 @@ def test_gradients_reach_every_weight(folder):
     model = loaded(folder)
     inputs, _ = batch_of(folder)
     with tf.GradientTape() as tape:
-        output = model(inputs)
-        loss = tf.reduce_sum(tf.cast(output, tf.float32) * np.cos(np.arange(output.shape[-1])))
+        outputs = tf.nest.flatten(model(inputs))
+        loss = tf.add_n(
+            [
+                tf.reduce_sum(tf.cast(x, tf.float32) * np.cos(np.arange(x.shape[-1])))
+                for x in outputs
+            ]
+        )
     gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
     without = [
         weight.path

@@ -9,11 +9,13 @@ import h5py
 import numpy as np
 import pytest
 from keras_file import round_trip
+from test_pipeline_tokenizers import Family, unzipped
 
 from kerasllm import families, weights
 from kerasllm.config import RopeScaling
 from kerasllm.families.keras_hub import PRESETS, config_from_preset, config_to_preset
 from kerasllm.models import MODELS
+from kerasllm.models.preset_tokenizer import load_preset_tokenizer
 
 YARN = RopeScaling("yarn", 2.0, 16)
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "presets"
@@ -423,6 +425,93 @@ def test_keras_hub_reads_texts_with_what_we_save(folder, tmp_path):
         ours = np.array(model(model.tokenizer(texts, max_length=model.config.max_length)))
         logits = np.array(theirs(preprocessor(texts)))
         np.testing.assert_allclose(logits, ours, rtol=0, atol=TOLERANCE)
+
+
+# Tokenizers of ../tokenizers by the family of whose presets they are.
+OF_FAMILY = [
+    *(("llama", name) for name in ("spiece_llama2", "llama2", "tinyllama")),
+    *(("mistral", "spiece_mistral"), ("qwen2", "qwen2"), ("qwen3", "qwen2")),
+]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return json.loads(unzipped("wordpiece/bert_tokenizer.json.gz"))["texts"]
+
+
+@pytest.fixture
+def with_tokenizer(tmp_path):
+    """A function that gives a family's model the tokenizer of a fixture, and saves a preset."""
+
+    def save(family, name):
+        (tmp_path / "files").mkdir()
+        model = loaded(case(f"{family}/causal_lm"))
+        model.tokenizer = Family(name, tmp_path / "files", "").tokenizer
+        if family == "qwen3":  # whose texts end with a token that GPT's don't have
+            model.tokenizer._rust.add_special_tokens(["<|im_end|>"])
+        model.save_preset(tmp_path / "preset")
+        return model.tokenizer, tmp_path / "preset"
+
+    return save
+
+
+@pytest.mark.parametrize(("family", "name"), OF_FAMILY)
+def test_tokenizers_there_and_back(with_tokenizer, texts, family, name):
+    tokenizer, place = with_tokenizer(family, name)
+    again = loaded_from(place, "causal_lm").tokenizer
+    assert type(again) is type(tokenizer)
+    # SentencePiece puts a space before each text, Hugging Face's class before others than these.
+    begin = (" ", "▁") if name in ("llama2", "spiece_llama2", "spiece_mistral") else ()
+    same = [text for text in texts if not text.startswith(begin)]
+    assert [again.encode(text) for text in same] == [tokenizer.encode(text) for text in same]
+    assert (again.vocab_size, again.eos_id is None) == (tokenizer.vocab_size, False)
+    if family in ("llama", "mistral"):
+        row = again(["a"], max_length=9)["token_ids"][0]
+        assert row[0] == again.bos_id == tokenizer.bos_id
+
+
+KERAS_HUB_LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@KERAS_HUB_LEAVES_FILES_OPEN
+@pytest.mark.parametrize(("family", "name"), OF_FAMILY)
+def test_keras_hub_gives_the_ids_of_tokenizers_that_we_save(with_tokenizer, texts, family, name):
+    keras_hub = pytest.importorskip("keras_hub")
+    _, place = with_tokenizer(family, name)
+    ours = loaded_from(place, "causal_lm").tokenizer
+    theirs = getattr(keras_hub.models, f"{PRESETS[family].name}Tokenizer").from_preset(str(place))
+    assert theirs.vocabulary_size() == ours.vocab_size
+    if family.startswith("qwen"):  # theirs does not cut a text as the vocabulary was learned
+        texts = ["The quick brown fox jumps over the lazy dog.", "Tower of London: 1066!"]
+    expected = [ours.encode(text) for text in texts]
+    assert [np.array(theirs(text)).tolist() for text in texts] == expected
+    theirs.save_to_preset(str(place / "theirs"))
+    again = load_preset_tokenizer(place / "theirs", family)
+    assert [again.encode(text) for text in texts] == expected
+
+
+@KERAS_HUB_LEAVES_FILES_OPEN
+@pytest.mark.parametrize("name", ["llama2", "mistral"])
+def test_we_give_the_ids_of_sentencepiece(tmp_path, texts, name):
+    keras_hub = pytest.importorskip("keras_hub")
+    Family(f"spiece_{name}", tmp_path, "")
+    family = name.rstrip("2")
+    kind = getattr(keras_hub.models, f"{PRESETS[family].name}Tokenizer")
+    theirs = kind(proto=(tmp_path / "tokenizer.model").read_bytes())
+    theirs.save_to_preset(str(tmp_path / "preset"))
+    ours = load_preset_tokenizer(tmp_path / "preset", family)
+    expected = [np.array(theirs(text)).tolist() for text in texts]
+    assert [ours.encode(text) for text in texts] == expected
+
+
+@pytest.mark.parametrize(("family", "name"), [("llama", "smollm2"), ("bloom", "bloom")])
+def test_tokenizers_that_keras_hub_does_not_have(with_tokenizer, caplog, family, name):
+    _, place = with_tokenizer(family, name)
+    assert "The preset is without a tokenizer: keras-hub's is of another kind" in caplog.text
+    assert not (place / "tokenizer.json").exists()
+    assert loaded_from(place, "causal_lm").tokenizer is None
 
 
 def test_tokenizers_of_other_kinds_are_logged(tmp_path, caplog):

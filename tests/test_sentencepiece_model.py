@@ -157,6 +157,26 @@ def test_options_of_the_files(copied):
     assert with_bos(["a b"], max_length=9)["token_ids"][0, 0] == with_bos.bos_id == 1
 
 
+@pytest.mark.parametrize("config", [None, {}, {"add_bos_token": False}, {"add_bos_token": True}])
+def test_rows_of_llama_begin_as_the_files_say(copied, config):
+    """Hugging Face's class has no default of its own for `add_bos_token` since version 5."""
+    folder = copied("spiece_llama2")
+    (folder / "tokenizer_config.json").unlink()
+    if config is None:
+        write_json(folder / "config.json", {"model_type": "llama"})
+    else:
+        write_json(
+            folder / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", **config}
+        )
+    found = load_tokenizer(folder)
+    first, second = found.encode("a b"), found.encode("c")
+    begin = [1] if config and config["add_bos_token"] else []
+    rows = found(["a b"], max_length=9), found(["a b"], ["c"], max_length=9)
+    assert [row["token_ids"][0].tolist() for row in rows] == [
+        [*begin, *first], [*begin, *first, *begin, *second]
+    ]  # fmt: skip
+
+
 def test_ids_of_added_tokens(copied):
     folder = copied("spiece_llama2")
     found = load_tokenizer(folder)

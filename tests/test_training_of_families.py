@@ -57,7 +57,10 @@ def first_head(family):
 
 @pytest.mark.parametrize(
     ("family", "head"),
-    [*((family, first_head(family)) for family in families.FAMILIES), ("bart", "text_classifier")],
+    [
+        *((family, first_head(family)) for family in families.FAMILIES),
+        *((family, "text_classifier") for family in ("bart", "t5")),
+    ],
 )
 def test_overfits(family, head):
     keras.utils.set_random_seed(0)

@@ -54,7 +54,7 @@ class Backbone(keras.Model):
         if cache is None:
             return padding_mask, None
         if padding_mask is None:
-            padding_mask = ops.ones((1, cache[0][0].shape[2]), dtype="int32")
+            padding_mask = ops.ones((1, ops.shape(cache[0][0])[2]), dtype="int32")
         return padding_mask, ops.shape(inputs["token_ids"])[1]
 
     def _through_blocks(self, x, options, cache, position):
@@ -72,7 +72,7 @@ class Backbone(keras.Model):
         """For each block the pair of keys and values, zeros: see `make_cache` of a subclass."""
         config = self.config
         max_length = config.max_length if max_length is None else max_length
-        if max_length > config.max_length:
+        if not ops.is_tensor(max_length) and max_length > config.max_length:
             raise ValueError(
                 f"`max_length` must be at most {config.max_length}, the positions that the model "
                 f"knows. Received: {max_length}."

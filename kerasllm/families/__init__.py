@@ -6,8 +6,9 @@ same in the whole family; `FIXED_FIELDS`, their fields that must have one value;
 those that say nothing about what we compute; `IGNORED_TENSORS`, patterns of what a checkpoint may
 hold beyond our models; `PREFIX`, what a checkpoint of the bare backbone leaves out; `BACKBONE` and
 `HEADS`, names of layers. Optional are `CONFIG`, the class of our config if it is not
-`TransformerConfig`, and two functions: `read(fields)`, from their fields to ours once the table is
-done with them, and `write(fields)`, the way back.
+`TransformerConfig`; `ALIASES`, other names of fields: the name in `FIELDS`; and two functions:
+`read(fields)`, from their fields to ours once the table is done with them, and `write(fields)`, the
+way back.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from kerasllm.families import (
     bloom,
     distilbert,
     electra,
+    generation_config,
     gpt2,
     gru,
     llama,
@@ -88,7 +90,8 @@ IGNORED_FIELDS = {
     "output_past", "output_attentions", "output_hidden_states", "return_dict", "directionality",
     "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
     "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "finetuning_task",
-    "task_specific_params", "prefix", "torchscript", "tokenizer_class",
+    "task_specific_params", "prefix", "torchscript", "tokenizer_class", "_num_labels",
+    "use_bfloat16", "xla_device", *generation_config.FIELDS,
 }  # fmt: skip
 
 
@@ -187,6 +190,29 @@ def head(family, name):
     return FAMILIES[family].HEADS[name]
 
 
+def head_of(fields):
+    """Return the name of the head that a Hugging Face config speaks of.
+
+    Args:
+        fields: dict, the parsed `config.json`.
+
+    Returns:
+        str, a key of `HEADS`, or None where it names no architecture that we know.
+    """
+    named = fields.get("architectures") or ()
+    for module in _of_type(fields).values():
+        for name, head in module.HEADS.items():
+            if head.architecture in named:
+                return name
+    return None
+
+
+def _of_type(fields):
+    """The families whose `MODEL_TYPE` a Hugging Face config has, by name in `FAMILIES`."""
+    model_type = fields.get("model_type")
+    return {n: module for n, module in FAMILIES.items() if model_type == module.MODEL_TYPE}
+
+
 def config_from_hf(fields):
     """Read a Hugging Face `config.json`.
 
@@ -200,17 +226,16 @@ def config_from_hf(fields):
         ValueError: an unknown family or activation, or a field that asks for mathematics which the
             family doesn't compute; the message names it.
     """
-    found = [
-        name for name, module in FAMILIES.items() if fields.get("model_type") == module.MODEL_TYPE
-    ]
+    found = _of_type(fields)
     if not found:
         known = ", ".join(module.MODEL_TYPE for module in FAMILIES.values())
         raise ValueError(
             f"`model_type` must be one of {known}. Received: {fields.get('model_type')!r}. "
             "The folder holds a model of another family."
         )
-    name = found[0]
-    module = FAMILIES[name]
+    name, module = next(iter(found.items()))
+    aliases = getattr(module, "ALIASES", {})
+    fields = {**fields, **{aliases[name]: fields[name] for name in fields.keys() & aliases.keys()}}
     _check_fields(name, module, fields)
     ours = {our: fields.get(their, default) for their, (our, default) in module.FIELDS.items()}
     if ours["pad_id"] is None:  # a decoder without: behind the mask, any token will do
@@ -243,6 +268,7 @@ def _check_fields(name, family, fields):
                 f"`{field}` must be {value!r} for the family {name}. Received: {fields[field]!r}."
             )
     known = {*family.FIELDS, *family.FIXED_FIELDS, *family.IGNORED_FIELDS, *IGNORED_FIELDS}
+    known |= getattr(family, "ALIASES", {}).keys()
     # A field that is off, none or empty asks for nothing.
     unknown = {field: value for field, value in fields.items() if field not in known and value}
     if unknown:
@@ -308,7 +334,9 @@ def name_map(name, head, config):
     if own == module.PREFIX:
         return paths
     return {
-        ours: theirs.replace(module.PREFIX, own, 1) if ours.startswith("backbone.") else theirs
+        ours: _renamed(theirs, lambda name: own + name.removeprefix(module.PREFIX))
+        if ours.startswith("backbone.")
+        else theirs
         for ours, theirs in paths.items()
     }
 
@@ -324,7 +352,8 @@ def prefix(name, head):
         str.
     """
     module = FAMILIES[name]
-    return (module.HEADS[head].prefix if head else "") or module.PREFIX
+    own = module.HEADS[head].prefix if head else None
+    return module.PREFIX if own is None else own
 
 
 def _count(path, config):
@@ -337,10 +366,17 @@ def _count(path, config):
 
 
 def _numbered(theirs, i, config):
+    theirs = _renamed(theirs, lambda name: name.format(i=i))
+    if isinstance(theirs, Stored) and theirs.heads:
+        return dataclasses.replace(theirs, heads=config.num_heads)
+    return theirs
+
+
+def _renamed(theirs, rename):
+    """A name or `Stored` of a layer, under the name that a function makes of its own."""
     if isinstance(theirs, str):
-        return theirs.format(i=i)
-    heads = config.num_heads if theirs.heads else 0
-    return dataclasses.replace(theirs, name=theirs.name.format(i=i), heads=heads)
+        return rename(theirs)
+    return dataclasses.replace(theirs, name=rename(theirs.name))
 
 
 def ignored_tensors(name, head):

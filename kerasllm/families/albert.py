@@ -33,7 +33,6 @@ FIXED_FIELDS = {
 IGNORED_FIELDS = {"classifier_dropout_prob", "layers_to_keep"}
 IGNORED_TENSORS = (
     r"embeddings\.position_ids",
-    r"sop_classifier\..*",
     r"predictions\.decoder\.(weight|bias)",
 )
 PREFIX = "albert."
@@ -70,4 +69,15 @@ HEADS = {
     ),
     "token_classifier": Head("AlbertForTokenClassification", {"classifier": "classifier"}),
     "span_labeler": Head("AlbertForQuestionAnswering", {"span": "qa_outputs"}),
+    "pair_masked_lm": Head(
+        "AlbertForPreTraining",
+        {
+            "transform": "predictions.dense",
+            "layernorm": "predictions.LayerNorm",
+            "logits": "predictions",
+            "pooler": "albert.pooler",
+            "pair": "sop_classifier.classifier",
+        },
+    ),
+    "sentence_encoder": Head("AlbertModel", {}, prefix=""),
 }

@@ -43,7 +43,7 @@ FIXED_FIELDS = {
 }
 IGNORED_FIELDS = {
     "encoder_layerdrop", "decoder_layerdrop", "activation_dropout", "classif_dropout",
-    "classifier_dropout", "num_hidden_layers", "is_decoder", "_num_labels",
+    "classifier_dropout", "num_hidden_layers", "is_decoder", "save_step",
 }  # fmt: skip
 # The token table under its other names, and the head, which is the token table again.
 IGNORED_TENSORS = (

@@ -50,10 +50,9 @@ IGNORED_FIELDS = {
     "pooler_size_per_head", "pooler_type",
 }  # fmt: skip
 
-# Buffers; the head of next sentences; and the decoder, which is the token table again.
+# Buffers; and the decoder, which is the token table again.
 IGNORED_TENSORS = (
     r"embeddings\.(position_ids|token_type_ids)",
-    r"cls\.seq_relationship\..*",
     r"cls\.predictions\.decoder\.(weight|bias)",
 )
 
@@ -91,4 +90,15 @@ HEADS = {
     ),
     "token_classifier": Head("BertForTokenClassification", {"classifier": "classifier"}),
     "span_labeler": Head("BertForQuestionAnswering", {"span": "qa_outputs"}),
+    "pair_masked_lm": Head(
+        "BertForPreTraining",
+        {
+            "transform": "cls.predictions.transform.dense",
+            "layernorm": "cls.predictions.transform.LayerNorm",
+            "logits": "cls.predictions",
+            "pooler": "bert.pooler.dense",
+            "pair": "cls.seq_relationship",
+        },
+    ),
+    "sentence_encoder": Head("BertModel", {}, prefix=""),
 }

@@ -30,6 +30,12 @@ FIELDS = {
     "pad_token_id": ("pad_id", None),
     "tie_word_embeddings": ("tie_embedding", True),
 }
+# As in the published checkpoints.
+ALIASES = {
+    "n_embed": "hidden_size",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 SETTINGS = dict(
     num_segments=0, causal=True, positions="alibi", norm_first=True, activation="gelu_tanh"
 )

@@ -57,4 +57,5 @@ HEADS = {
     ),
     "token_classifier": Head("DistilBertForTokenClassification", {"classifier": "classifier"}),
     "span_labeler": Head("DistilBertForQuestionAnswering", {"span": "qa_outputs"}),
+    "sentence_encoder": Head("DistilBertModel", {}, prefix=""),
 }

@@ -67,6 +67,7 @@ HEADS = {
     ),
     "token_classifier": Head("ElectraForTokenClassification", {"classifier": "classifier"}),
     "span_labeler": Head("ElectraForQuestionAnswering", {"span": "qa_outputs"}),
+    "sentence_encoder": Head("ElectraModel", {}, prefix=""),
 }
 
 

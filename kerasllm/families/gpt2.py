@@ -41,7 +41,7 @@ FIXED_FIELDS = {
 }
 IGNORED_FIELDS = {
     "n_ctx", "embd_pdrop", "summary_type", "summary_use_proj", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels",
+    "summary_first_dropout", "summary_proj_to_labels", "n_special", "predict_special_tokens",
 }  # fmt: skip
 # The masks that old checkpoints hold, and the head, which is the token table again.
 IGNORED_TENSORS = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")

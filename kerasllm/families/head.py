@@ -10,11 +10,11 @@ class Head(NamedTuple):
         architecture: str, the class of `transformers` with this head.
         layers: dict, attribute path on our model: name in a checkpoint, or `weights.Stored`.
         options: dict, keyword arguments of our model class: the mathematics of this family's head.
-        prefix: str, how its checkpoints begin the backbone's names, if not with the family's
+        prefix: str or None, how its checkpoints begin the backbone's names; None for the family's
             `PREFIX`.
     """
 
     architecture: str
     layers: dict
     options: dict = {}
-    prefix: str = ""
+    prefix: str | None = None

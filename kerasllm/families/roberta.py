@@ -42,6 +42,7 @@ HEADS = {
     ),
     "token_classifier": Head("RobertaForTokenClassification", {"classifier": "classifier"}),
     "span_labeler": Head("RobertaForQuestionAnswering", {"span": "qa_outputs"}),
+    "sentence_encoder": Head("RobertaModel", {}, prefix=""),
 }
 
 

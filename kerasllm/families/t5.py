@@ -153,6 +153,12 @@ def heads(name):
             {"logits": logits},
             {"use_bias": False, "scale_output": True},
         ),
+        "text_classifier": Head(
+            f"{name}ForSequenceClassification",
+            {"pooler": "classification_head.dense", "classifier": "classification_head.out_proj"},
+            {"token": "end", "activation": "tanh", "dropout_first": True, **reread},
+            prefix="transformer.",
+        ),
         "span_labeler": Head(f"{name}ForQuestionAnswering", {"span": "qa_outputs"}, reread),
     }
 

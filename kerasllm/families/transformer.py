@@ -10,17 +10,18 @@ from kerasllm.weights import Stored
 
 MODEL_TYPE = "marian"
 
-# Table 3.
+
+def _size(embed_dim, **fields):
+    """Sections 3.3 and 3.4; fresh weights are as wide as makes token vectors of length 1."""
+    wide = dict(embed_dim=embed_dim, ff_dim=4 * embed_dim, initializer_range=embed_dim**-0.5)
+    return dict(activation="relu", scale_embedding=True, **wide, **fields)
+
+
+# Table 3, and one to try.
 SIZES = {
-    "transformer_tiny": dict(
-        num_layers=2, num_decoder_layers=2, num_heads=4, embed_dim=128, ff_dim=512
-    ),
-    "transformer_base": dict(
-        num_layers=6, num_decoder_layers=6, num_heads=8, embed_dim=512, ff_dim=2048
-    ),
-    "transformer_big": dict(
-        num_layers=6, num_decoder_layers=6, num_heads=16, embed_dim=1024, ff_dim=4096, rate=0.3
-    ),
+    "transformer_tiny": _size(128, num_layers=2, num_decoder_layers=2, num_heads=4),
+    "transformer_base": _size(512, num_layers=6, num_decoder_layers=6, num_heads=8),
+    "transformer_big": _size(1024, num_layers=6, num_decoder_layers=6, num_heads=16, rate=0.3),
 }
 
 FIELDS = {

@@ -5,6 +5,8 @@ from kerasllm.layers.attention import (
     MultiHeadSelfAttention,
     causal_bias,
     padding_bias,
+    recorded_attention,
+    rows_written_by,
 )
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
@@ -36,5 +38,7 @@ __all__ = [
     "alibi_bias",
     "causal_bias",
     "padding_bias",
+    "recorded_attention",
+    "rows_written_by",
     "sinusoids",
 ]

@@ -1,5 +1,8 @@
 """Multi-head scaled dot-product attention, as the tutorials write it."""
 
+import contextlib
+import contextvars
+
 import keras
 from keras import ops
 
@@ -10,6 +13,9 @@ from kerasllm.layers.position import alibi_bias, real_positions
 # Added to the score of a key that must not be seen. Finite and mild: it underflows to a weight of
 # exactly 0 in softmax, fits float16, and keeps full-integer quantisation possible (-1e9 does not).
 MASKED = -1e4
+
+# What writes the rows of a cache, instead of `ops.slice_update`; see `rows_written_by`.
+_write_rows = contextvars.ContextVar("write_rows", default=ops.slice_update)
 
 
 def padding_bias(padding_mask):
@@ -72,10 +78,58 @@ def write_cache(cache, new, position):
     Returns:
         The pair with the new rows in it.
     """
-    start = (0, 0, position, 0)
-    return tuple(
-        ops.slice_update(old, start, ops.cast(rows, old.dtype)) for old, rows in zip(cache, new)
-    )
+    start, write = (0, 0, position, 0), _write_rows.get()
+    return tuple(write(old, start, ops.cast(rows, old.dtype)) for old, rows in zip(cache, new))
+
+
+@contextlib.contextmanager
+def rows_written_by(function):
+    """Within this context, let a function of the backend write the rows of a cache.
+
+    On TensorFlow, `ops.slice_update` is an operation of XLA: it copies the whole cache for each new
+    token, and not every runtime has it.
+
+    Args:
+        function: as `ops.slice_update`.
+
+    Example:
+        >>> old, new = np.zeros((1, 1, 3, 2)), np.ones((1, 1, 1, 2))
+        >>> def write(rows, start, new):
+        ...     return ("written at", start)
+        >>> with rows_written_by(write):
+        ...     write_cache((old,), (new,), 1)
+        (('written at', (0, 0, 1, 0)),)
+    """
+    token = _write_rows.set(function)
+    try:
+        yield
+    finally:
+        _write_rows.reset(token)
+
+
+_recorded = contextvars.ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def recorded_attention():
+    """Keep the weights of all attention that is computed in the meantime, outside of graphs.
+
+    Yields:
+        list, to which each layer's weights `(batch, heads, query, key)` are added as it computes.
+
+    Example:
+        >>> layer = MultiHeadSelfAttention(8, num_heads=2)
+        >>> with recorded_attention() as found:
+        ...     _ = layer(np.ones((1, 3, 8), "float32"))
+        >>> tuple(found[0].shape)
+        (1, 2, 3, 3)
+    """
+    found = []
+    token = _recorded.set(found)
+    try:
+        yield found
+    finally:
+        _recorded.reset(token)
 
 
 def dot_product_attention(query, key, value, attention_bias=None, dropout=None, scale=None):
@@ -106,6 +160,8 @@ def dot_product_attention(query, key, value, attention_bias=None, dropout=None, 
     if attention_bias is not None:
         scores = scores + ops.cast(attention_bias, scores.dtype)
     weights = ops.softmax(scores, axis=-1)
+    if (found := _recorded.get()) is not None:
+        found.append(weights)
     dropped = weights if dropout is None else dropout(weights)
     output = ops.matmul(_in_heads(dropped, kv_heads), value)
     return _in_heads(output, heads), weights

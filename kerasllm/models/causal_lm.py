@@ -70,10 +70,11 @@ class CausalLM(Generative):
 
     def _encode(self, prompt):
         """The ids of a text, without the special tokens that would end it."""
-        ids, row = self.tokenizer.encode(prompt), super()._encode(prompt)
-        if ids:
-            before = next(n for n in range(len(row)) if row[n : n + len(ids)] == ids)
-            return row[: before + len(ids)]
+        ids = self.tokenizer.encode(prompt)
+        return [*self.tokenizer.row_ends[0], *ids] if ids else self._begins()
+
+    def _begins(self):
+        """The token that an empty text begins with, a list; empty where there is none."""
         begins = [self._special_id(name) for name in ("bos", "cls", "eos")]
         return [token for token in begins if isinstance(token, int)][:1]
 
@@ -103,13 +104,12 @@ class CausalLM(Generative):
 
     def _prepare(self, inputs, room):
         token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
-        batch, length = ops.shape(token_ids)[0], token_ids.shape[1]
+        batch, length = ops.shape(token_ids)
         mask = ops.concatenate([padding_mask, ops.ones((batch, room), dtype="int32")], axis=1)
         # A text that ends at the last position is computed on with the others: out of sight.
         most = self.config.max_length
         mask = mask * ops.cast(ops.cumsum(mask, axis=1) <= most, "int32")
-        rows = length + room
-        cache = self.make_cache(batch, min(rows, most), padding=max(0, rows - most))
+        cache = self.make_cache(batch, 0, padding=length + room)
         return token_ids, padding_mask, {"padding_mask": mask, "own": cache}
 
     def _step(self, token_ids, position, cache):

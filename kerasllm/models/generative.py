@@ -1,11 +1,31 @@
 """What models that write texts share: `generate` and `stream`."""
 
+import logging
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from kerasllm.models.pretrained import Pretrained
+from kerasllm.families import generation_config as theirs
+from kerasllm.layers import rows_written_by
+from kerasllm.models.pretrained import SPECIAL, Pretrained
+from kerasllm.weights import read_json
+
+logger = logging.getLogger("kerasllm")
+
+CONFIG = "generation_config.json"
+
+# What `generate` does where neither its caller nor the checkpoint says otherwise.
+DEFAULTS = {
+    "max_new_tokens": 64,
+    "temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+}
 
 # What an option must be: a test of its values, and the words for it.
 RULES = {
@@ -19,6 +39,7 @@ RULES = {
     "num_sequences": (lambda x: x >= 1, "at least 1"),
 }
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or not yet
+CONTEXT = 8  # tokens of a prompt from which it is clear how the new ones are written
 EVERY = 16  # new tokens after which `generate` looks for stop strings
 
 
@@ -42,22 +63,83 @@ class Generative(Pretrained):
 
     A subclass says in `_fit` which prompts fit, in `_prepare` how the loop of
     `kerasllm.generation` begins, and in `_step` how it goes on.
+
+    Args:
+        *args, **kwargs: of `Pretrained`.
+        generation_config: dict or None, the attribute of this name.
+
+    Attributes:
+        generation_config: dict, what a checkpoint's `generation_config.json` holds, in Hugging
+            Face's words, without the tokens, which stand in `special_ids`. `generate` takes its
+            `defaults` from it, and `save_pretrained` writes it back.
     """
 
     _loop = None
 
+    def _connect(self, tokenizer, generation_config=None, **kwargs):
+        self.generation_config = dict(generation_config or {})
+        super()._connect(tokenizer, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "generation_config": dict(self.generation_config)}
+
+    @classmethod
+    def _read(cls, folder, fresh_head, dtype, options_of):
+        model = super()._read(folder, fresh_head, dtype, options_of)
+        path = folder / CONFIG
+        if path.is_file():
+            stated = read_json(path)
+        else:
+            stated = theirs.from_config(read_json(folder / "config.json"))
+        ids = {name: stated.get(f"{name}_token_id") for name in SPECIAL}
+        model.special_ids |= {name: value for name, value in ids.items() if value is not None}
+        model.generation_config = {
+            name: value for name, value in stated.items() if name not in theirs.TOKEN_FIELDS
+        }
+        undone = theirs.undone(model.generation_config)
+        if undone:
+            logger.warning(
+                "`generate` does not do what the checkpoint asks for with %s: texts may be others "
+                "than those of `transformers`.",
+                ", ".join(f"{name}={value!r:.40}" for name, value in undone.items()),
+            )
+        return model
+
+    def _configs(self):
+        configs = super()._configs()
+        fields = configs["config.json"]
+        tokens = {name: fields[name] for name in theirs.TOKEN_FIELDS if name in fields}
+        return {**configs, CONFIG: {**self.generation_config, **tokens}}
+
+    @property
+    def defaults(self):
+        """What options of `generate` are where its caller doesn't say: dict, value by name."""
+        of_answer = "decoder_token_ids" in self.input
+        return {**DEFAULTS, **theirs.options(self.generation_config, of_answer)}
+
+    def _chosen(self, **given):
+        """Options as they are given, and by default where they are None."""
+        given = {name: value for name, value in given.items() if value is not None}
+        defaults = self.defaults
+        # Draw texts, or search for the likeliest: what is asked for rules out the other's default.
+        if np.any(np.asarray(given.get("temperature", 0)) > 0):
+            defaults["num_beams"] = 1
+        if given.get("num_beams", 1) > 1:
+            defaults["temperature"] = 0.0
+        return {name: given.get(name, default) for name, default in defaults.items()}
+
     def generate(
         self,
         prompts,
-        max_new_tokens=64,
+        max_new_tokens=None,
         *,
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        repetition_penalty=1.0,
-        num_beams=1,
-        length_penalty=1.0,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        min_p=None,
+        repetition_penalty=None,
+        num_beams=None,
+        length_penalty=None,
         num_sequences=1,
         stop=(),
         seed=0,
@@ -67,21 +149,27 @@ class Generative(Pretrained):
         r"""Write on from prompts, or the answers to texts.
 
         Options of a text may be lists, with a value for each prompt. What is written to a prompt
-        doesn't depend on the prompts beside it.
+        doesn't depend on the prompts beside it. An option that is None is as `defaults` has it: as
+        the checkpoint says, else as said here.
 
         Args:
             prompts: str, or list of str, or of lists of token ids.
-            max_new_tokens: int, the most tokens that are written; fewer where the model's
-                positions end.
-            temperature: float: 0 takes the likeliest token each time, 1 draws tokens as likely as
-                the model says they are; in between, the likely ones are drawn more often.
-            top_k: int: draw from so many of the likeliest tokens; 0 for all.
-            top_p: float: draw from the likeliest that together have this probability; 1 for all.
-            min_p: float: draw from those that are at least so likely, as a part of the likeliest.
-            repetition_penalty: float: more than 1 makes what was there before less likely.
+            max_new_tokens: int, the most tokens that are written, by default 64; fewer where the
+                model's positions end.
+            temperature: float, by default 0: 0 takes the likeliest token each time, 1 draws tokens
+                as likely as the model says they are; in between, the likely ones are drawn more
+                often.
+            top_k: int, by default 0: draw from so many of the likeliest tokens; 0 for all.
+            top_p: float, by default 1: draw from the likeliest that together have this probability;
+                1 for all.
+            min_p: float, by default 0: draw from those that are at least so likely, as a part of
+                the likeliest.
+            repetition_penalty: float, by default 1: more than 1 makes what was there before less
+                likely.
             num_beams: int, how many texts are followed at once to find a likelier one as a whole;
-                1 for none. Needs `temperature` 0.
-            length_penalty: float: with beams, more than 0 favours longer texts, less shorter ones.
+                1, the default, for none. Needs `temperature` 0.
+            length_penalty: float, by default 1: with beams, more than 0 favours longer texts, less
+                shorter ones.
             num_sequences: int, texts for each prompt: with beams the best ones, else drawn with
                 `seed`, `seed + 1`, ….
             stop: sequence of str and int: strings and tokens that end a text, beside the model's
@@ -113,18 +201,21 @@ class Generative(Pretrained):
             prompts, unpack = list(prompts), lambda texts: texts
         if not prompts:
             return []
-        settings = dict(
+        settings = self._chosen(
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            num_beams=num_beams,
             length_penalty=length_penalty,
-            seed=seed,
         )
+        settings["seed"] = seed
+        _check(dict(settings, num_sequences=num_sequences))
+        max_new_tokens, num_beams = settings.pop("max_new_tokens"), settings.pop("num_beams")
         search = dict(num_beams=num_beams, num_sequences=num_sequences)
-        _check(dict(settings, max_new_tokens=max_new_tokens, **search))
-        _check_search(temperature, **search)
+        _check_search(settings["temperature"], **search)
         strings = self._strings(stop)
         if strings and num_beams == 1:
             search["every"] = EVERY
@@ -147,13 +238,13 @@ class Generative(Pretrained):
     def stream(
         self,
         prompt,
-        max_new_tokens=64,
+        max_new_tokens=None,
         *,
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        repetition_penalty=1.0,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        min_p=None,
+        repetition_penalty=None,
         stop=(),
         seed=0,
         truncate=False,
@@ -166,9 +257,9 @@ class Generative(Pretrained):
             stop, seed, truncate: of `generate`.
 
         Yields:
-            str, never empty, whole characters: together the text that `generate` gives. What may
-            be the beginning of a stop string is kept back until it is clear. The value of `yield
-            from`, at the end, is the `Generated`.
+            str, never empty, whole characters: together the text that `generate` gives without
+            beams. What may be the beginning of a stop string is kept back until it is clear. The
+            value of `yield from`, at the end, is the `Generated`.
 
         Raises:
             RuntimeError: Keras runs on another backend than TensorFlow.
@@ -179,15 +270,17 @@ class Generative(Pretrained):
             >>> for piece in model.stream("To be, or"):  # doctest: +SKIP
             ...     print(piece, end="", flush=True)
         """
-        settings = dict(
+        settings = self._chosen(
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            seed=seed,
         )
-        _check(dict(settings, max_new_tokens=max_new_tokens))
+        settings["seed"] = seed
+        _check(settings)
+        max_new_tokens, _ = settings.pop("max_new_tokens"), settings.pop("num_beams")
         self._check_tokenizer()
         strings = self._strings(stop)
         rows, states = self._run([prompt], max_new_tokens, settings, stop, truncate, {"every": 1})
@@ -238,7 +331,7 @@ class Generative(Pretrained):
 
     def _context(self, row, token_ids):
         """Tokens up to the place from which on text is new, and the same with what is new."""
-        row = row[-8:]  # what comes before doesn't change how the new ones are written
+        row = row[-CONTEXT:]
         return row, [*row, *token_ids]
 
     # ---------------------------------------------------------------- the way there and back
@@ -255,7 +348,7 @@ class Generative(Pretrained):
         settings["stop_ids"] = np.array(self._stop_ids(stop), "int32")
         settings |= self._forced()
         inputs = self._prompts(rows, width)
-        room = _rounded(max(rooms))
+        room = min(_rounded(max(rooms)), self.config.max_length - 1)
         return rows, self._compiled().states(inputs, settings, room=room, **search)
 
     def _compiled(self):
@@ -270,8 +363,24 @@ class Generative(Pretrained):
         variables = self.variables
         made_for = [] if self._loop is None else self._loop.variables
         if list(map(id, made_for)) != list(map(id, variables)):
-            self._loop = generation.Compiled(self._prepare, self._step, variables)
+            self._loop = generation.Compiled(self._prepare, self.step, variables)
         return self._loop
+
+    def step(self, token_ids, position, cache):
+        """Go on by some tokens, as the loop of `kerasllm.generation` does.
+
+        Args:
+            token_ids, position, cache: of `step` in `kerasllm.generation.generate`.
+
+        Returns:
+            The pair of float32 `(batch, vocab_size)`, the logits of what comes next, and the new
+            cache, which on TensorFlow is the old one, written in place, where nothing else holds
+            it.
+        """
+        from kerasllm import generation  # TensorFlow is imported where it is needed
+
+        with rows_written_by(generation.write_rows):
+            return self._step(token_ids, position, cache)
 
     def _row(self, prompt):
         if isinstance(prompt, (str, bytes)):
@@ -349,7 +458,9 @@ class Generative(Pretrained):
 
     def _decode(self, row, token_ids):
         """The text of new tokens, with the space between it and the prompt."""
-        before, whole = map(self.tokenizer.decode, self._context(row, token_ids))
+        # A table of tokens may have more rows than there are tokens.
+        known = [i for i in token_ids if i < self.tokenizer.vocab_size]
+        before, whole = map(self.tokenizer.decode, self._context(row, known))
         if not whole.startswith(before):  # the first new tokens complete a character
             before = before.rstrip(BROKEN)
         return whole[len(before) :]

@@ -1,13 +1,25 @@
-"""The tokenizer of a preset, in and out, where keras-hub and we have the same kind of it."""
+"""The tokenizer of a preset, in and out, where keras-hub and we have the same kind of it.
+
+That is so of WordPiece, of the byte-level BPE of GPT-2's kin and of Qwen, and of the SentencePiece
+of LLaMA 2 and Mistral. SentencePiece itself puts a space before each text, Hugging Face's class for
+LLaMA before none that begins with one; a preset's tokenizer does as the former. keras-hub cuts a
+text by GPT-2's pattern in a graph, and not at all outside of one: of byte-level BPE some ids are
+others there, and more of BLOOM and LLaMA 3, which are left out. So are ALBERT and XLM-R, whose
+texts it does not lower-case, and normalizes in another way.
+"""
 
 import json
 import logging
 import pathlib
-import shutil
 import tempfile
 
 from kerasllm.families.keras_hub import PRESETS
-from kerasllm.tokenizers import ByteLevelBPETokenizer, WordPieceTokenizer
+from kerasllm.tokenizers import (
+    ByteLevelBPETokenizer,
+    SentencePieceTokenizer,
+    WordPieceTokenizer,
+    sentencepiece_model,
+)
 from kerasllm.weights import read_json
 
 logger = logging.getLogger("kerasllm")
@@ -20,6 +32,20 @@ BYTE_LEVEL_BPE = {
     "bart": ("BartTokenizer", {}),
     "gpt2": ("GPT2Tokenizer", {}),
     "opt": ("GPT2Tokenizer", _OPT),
+    "qwen2": ("Qwen2Tokenizer", {}),
+    "qwen3": ("Qwen2Tokenizer", {"eos_token": "<|im_end|>"}),
+}
+SENTENCEPIECE = ("llama", "mistral")
+# As SentencePiece does it, and the published `tokenizer.json` of LLaMA 2.
+_SPACES = {
+    "normalizer": {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ],
+    },
+    "pre_tokenizer": None,
 }
 
 
@@ -67,7 +93,8 @@ def load_preset_tokenizer(folder, family):
     path, assets = folder / "tokenizer.json", folder / "assets" / "tokenizer"
     if not path.is_file():
         return None
-    fields = read_json(path)["config"]
+    stored = read_json(path)
+    fields = stored["config"]
     if family in WORDPIECE:
         lines = (assets / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
         return WordPieceTokenizer(
@@ -78,6 +105,8 @@ def load_preset_tokenizer(folder, family):
         )
     if family in BYTE_LEVEL_BPE:
         return _load_byte_level_bpe(assets, family, fields)
+    if family in SENTENCEPIECE and stored.get("class_name") == _class_name(family):
+        return _load_sentencepiece(assets / "vocabulary.spm")
     logger.warning("The tokenizer in `%s` is of a kind that is not read from presets.", folder)
     return None
 
@@ -86,12 +115,30 @@ def _load_byte_level_bpe(assets, family, fields):
     name, special = BYTE_LEVEL_BPE[family]
     prefix = fields.get("add_prefix_space", False)
     config = {"tokenizer_class": name, "add_prefix_space": prefix, **special}
+    files = {"vocab.json": assets / "vocabulary.json", "merges.txt": assets / "merges.txt"}
+    files = {name: path.read_bytes() for name, path in files.items()}
+    return _from_files(ByteLevelBPETokenizer, files, config)
+
+
+def _load_sentencepiece(path):
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    pipeline = sentencepiece_model.read_pipeline(path, "Llama", config)
+    files = {"tokenizer.json": json.dumps({**pipeline, **_SPACES}).encode()}
+    return _from_files(SentencePieceTokenizer, files, config)
+
+
+def _from_files(kind, files, config):
+    """A tokenizer of Hugging Face's files: bytes by name."""
     with tempfile.TemporaryDirectory() as place:
         place = pathlib.Path(place)
-        shutil.copy(assets / "vocabulary.json", place / "vocab.json")
-        shutil.copy(assets / "merges.txt", place / "merges.txt")
-        (place / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-        return ByteLevelBPETokenizer.from_pretrained(place)
+        files = {**files, "tokenizer_config.json": json.dumps(config).encode()}
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+        return kind.from_pretrained(place)
+
+
+def _class_name(family):
+    return f"{PRESETS[family].name}Tokenizer"
 
 
 def save_tokenizer(tokenizer, folder, family):
@@ -117,26 +164,40 @@ def save_tokenizer(tokenizer, folder, family):
         files["vocabulary.txt"] = "".join(f"{entry}\n" for entry in tokenizer.vocab)
     elif isinstance(tokenizer, ByteLevelBPETokenizer) and family in BYTE_LEVEL_BPE:
         fields, files = _byte_level_bpe(tokenizer)
+    elif isinstance(tokenizer, SentencePieceTokenizer) and family in SENTENCEPIECE:
+        fields, files = _sentencepiece(tokenizer)
     if fields is None:
         if tokenizer is not None:
             logger.warning("The preset is without a tokenizer: keras-hub's is of another kind.")
         return None
     preset = PRESETS[family]
-    module, name = f"{preset.module}.{preset.module}_tokenizer", f"{preset.name}Tokenizer"
+    module, name = f"{preset.module}.{preset.module}_tokenizer", _class_name(family)
     assets = folder / "assets" / "tokenizer"
     assets.mkdir(parents=True)
-    for file, text in files.items():
-        (assets / file).write_text(text, encoding="utf-8", newline="\n")
+    for file, content in files.items():
+        (assets / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     fields = serialized(module, name, {"config_file": "tokenizer.json", **fields}, "int32")
     text = json.dumps(fields, ensure_ascii=False, indent=4) + "\n"
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return fields
 
 
-def _byte_level_bpe(tokenizer):
+def _pipeline(tokenizer):
+    """What a `tokenizer.json` of a tokenizer holds."""
     with tempfile.TemporaryDirectory() as place:
         tokenizer.save_pretrained(place)
-        pipeline = read_json(pathlib.Path(place) / "tokenizer.json")
+        return read_json(pathlib.Path(place) / "tokenizer.json")
+
+
+def _sentencepiece(tokenizer):
+    pipeline = _pipeline(tokenizer)
+    model = sentencepiece_model.llama_model(pipeline, tokenizer.special_tokens)
+    fields = {"proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
+    return (fields, {"vocabulary.spm": model}) if model else (None, {})
+
+
+def _byte_level_bpe(tokenizer):
+    pipeline = _pipeline(tokenizer)
     model = pipeline["model"]
     added = {token["content"]: token["id"] for token in pipeline["added_tokens"]}
     merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])

@@ -49,6 +49,7 @@ class Pretrained(keras.Model):
         tokenizer: of `kerasllm.tokenizers`, or None.
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
         special_ids: dict or None, the attribute of this name.
+        task: str or None, the attribute of this name.
 
     Attributes:
         HEAD: str, its name in the families' `HEADS`.
@@ -62,6 +63,7 @@ class Pretrained(keras.Model):
         reread: dict or None: that the decoder reads the encoder's text again, shifted right, so
             that the inputs are the encoder's alone; and `special_ids` where nobody says others.
         lora: `Lora`, which adapters it has, or None.
+        task: str or None, what it was last trained for, a name in `kerasllm.tasks.TASKS`.
     """
 
     HEAD = None
@@ -95,7 +97,7 @@ class Pretrained(keras.Model):
         self.config = backbone.config
         return options
 
-    def _connect(self, tokenizer, special_ids=None, **kwargs):
+    def _connect(self, tokenizer, special_ids=None, task=None, **kwargs):
         """Build the graph, once all layers are there."""
         inputs, policy = dict(self.backbone.input), self.backbone.dtype_policy
         self.special_ids = dict(special_ids or {})
@@ -107,6 +109,7 @@ class Pretrained(keras.Model):
         super().__init__(inputs=inputs, outputs=self._head(self.backbone(read), inputs), **kwargs)
         self.tokenizer = tokenizer
         self.lora = None
+        self.task = task
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
         self.input_spec = None  # a step with a cache has other inputs than the graph
@@ -156,6 +159,7 @@ class Pretrained(keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "special_ids": dict(self.special_ids),
+            "task": self.task,
             **({} if self.lora is None else {"lora": dataclasses.asdict(self.lora)}),
         }
 
@@ -212,6 +216,7 @@ class Pretrained(keras.Model):
             family=family,
             tokenizer=tokenizer,
             special_ids={name: value for name, value in special_ids.items() if value is not None},
+            task=fields.get("finetuning_task"),
             **{**head, **options_of({**fields, "rate": getattr(config, "rate", 0.0)})},
         )
         if model.tokenizer is None:
@@ -238,7 +243,7 @@ class Pretrained(keras.Model):
             ignored=ignored,
             fresh=tuple(head),
         )
-        absent += [list(families.head(self.family, self.HEAD).layers)[-1]] * fresh_head
+        absent += list(families.head(self.family, self.HEAD).layers)[-1:] * fresh_head
         _tell_fresh(absent)
 
     def save_pretrained(self, folder, *, shard_bytes=weights.SHARD_BYTES):
@@ -254,18 +259,12 @@ class Pretrained(keras.Model):
                 model has adapters.
         """
         self._check_whole()
-        head = families.head(self.family, self.HEAD)
-        fields = {
-            "architectures": [head.architecture],
-            **families.config_to_hf(self.family, self.config),
-            **self._fields(),
-        }
-        for name, token_id in {**_ids_of(self.tokenizer), **self.special_ids}.items():
-            fields[f"{name}_token_id"] = token_id
         with whole(folder) as aside:
             aside.mkdir()
-            text = json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
-            (aside / "config.json").write_text(text, encoding="utf-8")
+            for name, fields in self._configs().items():
+                text = json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
+                (aside / name).parent.mkdir(exist_ok=True)
+                (aside / name).write_text(text, encoding="utf-8")
             names = families.name_map(self.family, self.HEAD, self.config)
             weights.save_weights(self, aside, names, shard_bytes=shard_bytes)
             if self.tokenizer is not None:
@@ -300,6 +299,20 @@ class Pretrained(keras.Model):
                 f"{len(self.lora.layers)} of them (save the model that `merge_lora` makes, or the "
                 "adapters alone with `save_lora`)."
             )
+
+    def _configs(self):
+        """Name of a JSON file of a checkpoint: what stands in it."""
+        head = families.head(self.family, self.HEAD)
+        fields = {
+            "architectures": [head.architecture],
+            **families.config_to_hf(self.family, self.config),
+            **self._fields(),
+        }
+        if self.task is not None:
+            fields["finetuning_task"] = self.task
+        for name, token_id in {**_ids_of(self.tokenizer), **self.special_ids}.items():
+            fields[f"{name}_token_id"] = token_id
+        return {"config.json": fields}
 
     def _fields(self):
         """Fields of `config.json` beyond the backbone's."""

@@ -57,6 +57,12 @@ class Seq2SeqLM(Generative):
     def _head(self, hidden_states, inputs):
         return self.logits(hidden_states if self.scale == 1.0 else hidden_states * self.scale)
 
+    @property
+    def begin(self):
+        """The id of the token with which an answer begins, which is no part of it."""
+        # T5 and Marian begin with the token of padding, and T5's config may not say so.
+        return self.special_ids.get("decoder_start", self.config.pad_id)
+
     def _fit(self, row, max_new_tokens, truncate):
         most = self.config.max_length
         if truncate and len(row) > most:
@@ -74,9 +80,7 @@ class Seq2SeqLM(Generative):
         return {name: np.array([self.special_ids.get(name, -1)]) for name in names}
 
     def _prompts(self, rows, width):
-        # T5 and Marian begin an answer with the token of padding, and T5's config may not say so.
-        begin = self.special_ids.get("decoder_start", self.config.pad_id)
-        begins = np.full((len(rows), 1), begin, "int32")
+        begins = np.full((len(rows), 1), self.begin, "int32")
         return {**padded(rows, width, left=False), "decoder_token_ids": begins}
 
     def _context(self, row, token_ids):
@@ -84,8 +88,7 @@ class Seq2SeqLM(Generative):
 
     def _prepare(self, inputs, room):
         prompt = inputs["decoder_token_ids"]
-        batch, room = ops.shape(prompt)[0], min(room, self.config.max_length - 1)
-        own = self.make_cache(batch, 1 + room, context=self.backbone.encode(inputs))
+        own = self.make_cache(ops.shape(prompt)[0], 1 + room, context=self.backbone.encode(inputs))
         cache = {"padding_mask": inputs["padding_mask"], "own": own}
         return prompt, ops.ones_like(prompt), cache
 

@@ -7,6 +7,13 @@ from keras import ops
 from kerasllm.layers import Dense, Dropout, activation_function
 from kerasllm.layers.attention import MASKED
 from kerasllm.models.classifier import Classifier
+from kerasllm.weights import read_json
+
+# Tasks, and what Hugging Face's config calls them; it says nothing of one label for a text.
+PROBLEM_TYPES = {
+    "multi_label": "multi_label_classification",
+    "text_regression": "regression",
+}
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
@@ -52,6 +59,18 @@ class TextClassifier(Classifier):
     """
 
     HEAD = "text_classifier"
+
+    @classmethod
+    def _read(cls, folder, fresh_head, dtype, options_of):
+        model = super()._read(folder, fresh_head, dtype, options_of)
+        if model.task is None:
+            stated = read_json(folder / "config.json").get("problem_type")
+            model.task = next((ours for ours, x in PROBLEM_TYPES.items() if x == stated), None)
+        return model
+
+    def _fields(self):
+        stated = PROBLEM_TYPES.get(self.task)
+        return {**super()._fields(), **({"problem_type": stated} if stated else {})}
 
     def _add_layers(
         self,

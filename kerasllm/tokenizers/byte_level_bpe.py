@@ -2,7 +2,7 @@
 
 import json
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from kerasllm.tokenizers.files import content, read, read_object
 from kerasllm.tokenizers.pipeline import (
@@ -122,7 +122,8 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
                 what is merged.
             min_frequency: int, how often a pair must occur to be merged.
             special_tokens: dict from role to token; None means GPT-2's one, `"<|endoftext|>"`, as
-                `"bos"`, `"eos"`, `"pad"` and `"unk"`.
+                `"bos"`, `"eos"`, `"pad"` and `"unk"`. With `"cls"` and `"sep"`, they stand around
+                each text, as in RoBERTa and BART.
 
         Returns:
             A `ByteLevelBPETokenizer`.
@@ -154,6 +155,10 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
         rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         rust.decoder = decoders.ByteLevel()
         rust.train_from_iterator((to_str(text) for text in texts), trainer)
+        if {"cls", "sep"} <= set(special_tokens):
+            around = [special_tokens[role] for role in ("sep", "cls")]
+            around = [(token, rust.token_to_id(token)) for token in around]
+            rust.post_processor = processors.RobertaProcessing(*around, add_prefix_space=False)
         return cls(json.loads(rust.to_str()), special_tokens=special_tokens)
 
     def _graph_class(self):

@@ -4,14 +4,22 @@ The Rust `tokenizers` package does the work. Here are the rules around it: which
 be and that they agree, which tokens are special, and how a row of a batch is put together.
 """
 
+import functools
 import json
+import re
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models
 
+from kerasllm.tokenizers.chat import FILE, read_template, render
 from kerasllm.tokenizers.files import content, read_json, read_object, write
 from kerasllm.tokenizers.rows import FIRST, SECOND, Template, make_batch
 from kerasllm.tokenizers.texts import checked_ids, encode_batch, to_str
+from kerasllm.tokenizers.windows import make_windows
+
+# Characters that stand in no text: one before a part of a text that doesn't begin it, and one
+# within a special token that somebody has typed.
+BEFORE, PLAIN = "\ufdd0", "\ufdd1"
 
 ROLES = ("pad", "bos", "eos", "unk", "mask", "cls", "sep")
 
@@ -53,7 +61,12 @@ class PipelineTokenizer:
         special_tokens: dict from `"pad"`, `"bos"`, `"eos"`, `"unk"`, `"mask"`, `"cls"` and
             `"sep"` to the token of that role; a role that is not there has none.
         allow_special_tokens: bool, whether special tokens in a text stand for those tokens.
+
+    Attributes:
+        chat_template: str or None: in Jinja's language, how a conversation is written as one text.
     """
+
+    chat_template = None
 
     def __init__(self, pipeline, *, special_tokens=None, allow_special_tokens=False):
         _check_object(pipeline)
@@ -128,6 +141,28 @@ class PipelineTokenizer:
         """The id in the padding."""
         return next(i for i in (self.pad_id, self.eos_id, 0) if i is not None)
 
+    def token(self, token_id):
+        """The entry of the vocabulary with an id, as it is written there.
+
+        Args:
+            token_id: int.
+
+        Returns:
+            str.
+        """
+        return self._rust.id_to_token(token_id)
+
+    @property
+    def special_vocab(self):
+        """All special tokens, those without a role too: a dict from token to id."""
+        added = self._rust.get_added_tokens_decoder().items()
+        return {token.content: index for index, token in added if token.special}
+
+    @property
+    def row_ends(self):
+        """The ids that stand before a text in its row, and after it: a pair of tuples of int."""
+        return self._template.ends
+
     # ---------------------------------------------------------------- files
 
     @classmethod
@@ -169,6 +204,7 @@ class PipelineTokenizer:
             found._check_added(config)
         except ValueError as error:
             raise ValueError(f"{config_path}: {error}") from error
+        found.chat_template = read_template(folder)
         return found
 
     def _check_added(self, config):
@@ -183,7 +219,7 @@ class PipelineTokenizer:
                 )
 
     def save_pretrained(self, folder):
-        """Writes `tokenizer.json` and `tokenizer_config.json` into a folder.
+        """Writes `tokenizer.json`, `tokenizer_config.json` and any chat template into a folder.
 
         Hugging Face's AutoTokenizer loads them and gives equal ids.
 
@@ -204,6 +240,8 @@ class PipelineTokenizer:
         write(folder / "tokenizer.json", self._to_json() + "\n")
         config = json.dumps(config, indent=2, ensure_ascii=False)
         write(folder / "tokenizer_config.json", config + "\n")
+        if self.chat_template is not None:
+            write(folder / FILE, self.chat_template)
 
     def _to_json(self):
         return self._rust.to_str(pretty=True)
@@ -220,6 +258,86 @@ class PipelineTokenizer:
             list of `int`.
         """
         return self._encoder.encode(to_str(text), add_special_tokens=False).ids
+
+    def encode_chat(self, messages):
+        """Turns a conversation into the ids that the assistant's answer follows.
+
+        Special tokens of the template are those tokens; in what the messages say, they are plain
+        text, so that a user cannot type one.
+
+        Args:
+            messages: list of dict with `role`, `"system"`, `"user"` or `"assistant"`, and
+                `content`, str.
+
+        Returns:
+            list of `int`.
+
+        Raises:
+            ValueError: where there is no `chat_template`, or it refuses these messages.
+        """
+        if self.chat_template is None:
+            raise ValueError(
+                "`chat_template` must be set for a conversation. Received: None (is this a chat "
+                "model?)"
+            )
+        text = render(self.chat_template, list(map(self._typed, messages)), self.special_tokens)
+        ids = []
+        for i, section in enumerate(self.at_special_tokens(text)):
+            if isinstance(section, int):
+                ids.append(section)
+            else:
+                ids += (self.encode_inner if i else self.encode)(section.replace(PLAIN, ""))
+        return ids
+
+    def _typed(self, message):
+        """A message in which no special token stands, though somebody has typed one."""
+        text = to_str(message["content"])
+        for token in self.special_vocab:
+            text = text.replace(token, token[:1] + PLAIN + token[1:])
+        return {**message, "content": text}
+
+    def encode_inner(self, text):
+        """Turns a part of a text that doesn't begin it into ids.
+
+        Args:
+            text: `str`.
+
+        Returns:
+            list of `int`.
+        """
+        return self._inner.encode(BEFORE + text, add_special_tokens=False).ids[1:] if text else []
+
+    @functools.cached_property
+    def _inner(self):
+        # With a token before it, which is left out again, a text is one within another.
+        inner = Tokenizer.from_str(self._encoder.to_str())
+        inner.encode_special_tokens = self._encoder.encode_special_tokens
+        inner.add_tokens([AddedToken(BEFORE, normalized=False)])
+        return inner
+
+    def at_special_tokens(self, text):
+        """Splits a text at special tokens.
+
+        Args:
+            text: str, not of a user.
+
+        Returns:
+            list of str, and of int, the ids of the special tokens.
+
+        Raises:
+            ValueError: where one of them takes the space beside it, too.
+        """
+        known = {token.content: token for token in self._special_added()}
+        longest_first = sorted(map(re.escape, known), key=len, reverse=True)
+        sections = re.split(f"({'|'.join(longest_first)})", text) if known else [text]
+        for token in (known[section] for section in sections if section in known):
+            if token.lstrip or token.rstrip or token.single_word:
+                raise ValueError(
+                    "`chat_template` must have special tokens without `lstrip`, `rstrip` and "
+                    f"`single_word`. Received: {token!r}"
+                )
+        ids = self._rust.token_to_id
+        return [ids(section) if section in known else section for section in sections if section]
 
     def decode(self, ids):
         """Turns ids back into text, leaving out special tokens.
@@ -266,6 +384,30 @@ class PipelineTokenizer:
             max_length=max_length,
             pad_to=pad_to,
             padding_side=padding_side,
+            pad_id=self._fill,
+        )
+
+    def windows(self, texts, pairs=None, *, max_length, stride=None):
+        """Turns texts into rows as `__call__` does, but cuts long ones into several that overlap.
+
+        Args:
+            texts: list, tuple or array of `str` or UTF-8 `bytes`.
+            pairs: the second texts, which are cut then; or None. A first text keeps at most half
+                of the room in a row.
+            max_length: int, the longest row, special tokens included.
+            stride: int, tokens from the beginning of a window to that of the next; None for one
+                window a text, which loses what is longer.
+
+        Returns:
+            `Windows`: the rows, which text each is of, and where in it each token stands.
+        """
+        return make_windows(
+            self._template,
+            self._encoder,
+            texts,
+            pairs,
+            max_length=max_length,
+            stride=stride,
             pad_id=self._fill,
         )
 

@@ -1,10 +1,12 @@
 """What the tokenizers of `pipeline` share inside a graph."""
 
+import functools
 import re
 
 import tensorflow as tf
 
 from kerasllm.tokenizers import rows_in_graph
+from kerasllm.tokenizers.joining_in_graph import as_ragged
 from kerasllm.tokenizers.patterns import white_space
 from kerasllm.tokenizers.splitting_in_graph import cut_around, parts, valid
 
@@ -18,6 +20,7 @@ class PipelineInGraph(tf.Module):
 
     def __init__(self, tokenizer):
         super().__init__()
+        self._tokenizer = tokenizer
         self._template, self._pad_id = tokenizer._template, tokenizer._fill
         hidden = () if tokenizer.allow_special_tokens else tokenizer._special_added()
         hidden = {token.content for token in hidden}
@@ -62,8 +65,21 @@ class PipelineInGraph(tf.Module):
             raise ValueError(
                 f"`texts` must be strings of shape (batch,). Received: shape {texts.shape}"
             )
-        first = tf.ones_like(texts, tf.bool)
-        return self._added.encode(valid(texts), first, self._encode_normalized)
+        return self.encode_sections(valid(texts), tf.ones_like(texts, tf.bool))
+
+    def encode_sections(self, texts, is_first):
+        """Ids `(batch, None)` of parts of texts, UTF-8 strings `(batch,)`, as `encode` gives them.
+
+        `is_first`, bool `(batch,)`, says which of them begin a text.
+        """
+        return self._added.encode(texts, is_first, self._encode_normalized)
+
+    @functools.cached_property
+    def chat(self):
+        """The module that makes ids of a conversation: see `PipelineTokenizer.encode_chat`."""
+        from kerasllm.tokenizers.chat_in_graph import ChatInGraph
+
+        return ChatInGraph(self._tokenizer, self)
 
     def _encode_normalized(self, texts, is_first):
         for normalize in self._normalizers:
@@ -84,9 +100,7 @@ class PipelineInGraph(tf.Module):
     @tf.autograph.experimental.do_not_convert
     def decode(self, ids):
         """Turns int32 ids `(batch, length)`, also ragged, into strings `(batch,)`."""
-        if not isinstance(ids, tf.RaggedTensor):
-            ids = tf.RaggedTensor.from_tensor(tf.convert_to_tensor(ids, tf.int32))
-        return self._text(ids)
+        return self._text(as_ragged(ids))
 
 
 class _AddedTokens:

@@ -20,6 +20,13 @@ class Template(NamedTuple):
     pair: tuple
     with_segments: bool
 
+    @property
+    def ends(self):
+        """The ids before a text in its row, and those after it: a pair of tuples."""
+        ids = [part for part, _ in self.single]
+        place = ids.index(FIRST)
+        return tuple(ids[:place]), tuple(ids[place + 1 :])
+
     def room(self, max_length, with_pairs):
         """Number of ids of texts that fit between the special tokens of a row."""
         parts = self.pair if with_pairs else self.single

@@ -33,7 +33,10 @@ class SentencePieceTokenizer(PipelineTokenizer):
 
     It follows `tokenizer.json`, as the `tokenizers` package does. Of a folder that holds only the
     original `spiece.model`, `sentencepiece.bpe.model` or `tokenizer.model`, it makes what Hugging
-    Face's class makes of it, which differs in small ways from what SentencePiece itself does.
+    Face's class makes of it, which differs in small ways from what SentencePiece itself does. Of
+    LLaMA's kind, a row begins with `<s>` only where `tokenizer_config.json` says `"add_bos_token":
+    true`, and ends with `</s>` only where it says `"add_eos_token": true`: so it is in
+    `transformers` 5, while version 4 began rows with `<s>` also where no file said so.
 
     Special tokens that stand in a text, such as `"</s>"`, are plain text unless
     `allow_special_tokens` says otherwise, so that a user cannot type one. This holds for Unigram

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kerasllm.tokenizers.joining_in_graph import join, texts_of, without
 from kerasllm.tokenizers.merges_in_graph import Merges
 from kerasllm.tokenizers.normalizing_in_graph import steps_in_graph
 from kerasllm.tokenizers.patterns import white_space
@@ -185,12 +186,10 @@ class _Pieces:
 
     def text(self, ids):
         """Strings `(batch,)` of ragged ids `(batch, None)`."""
-        ids = tf.ragged.boolean_mask(ids, ~tf.gather(self._is_special, ids))
-        row, values = ids.value_rowids(), ids.values
-        is_first = tf.range(tf.size(row, tf.int64)) == tf.gather(ids.row_starts(), row)
-        texts = tf.where(is_first, tf.gather(self._first, values), tf.gather(self._texts, values))
-        texts = self._without_broken(texts, tf.gather(self._is_byte, values), row)
-        joined = tf.strings.unsorted_segment_join(texts, row, tf.cast(ids.nrows(), tf.int32))
+        ids = without(ids, self._is_special)
+        texts = texts_of(ids, self._texts, self._first)
+        is_byte = tf.gather(self._is_byte, ids.values)
+        joined = join(self._without_broken(texts, is_byte, ids.value_rowids()), ids)
         return tf.strings.regex_replace(joined, "^ ", "") if self._strips else joined
 
     def _without_broken(self, texts, is_byte, row):

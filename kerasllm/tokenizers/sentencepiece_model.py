@@ -14,12 +14,12 @@ from typing import NamedTuple
 from tokenizers import normalizers
 
 from kerasllm.tokenizers.files import content, read_object
-from kerasllm.tokenizers.pipeline import SPECIAL_TOKENS
+from kerasllm.tokenizers.pipeline import SPECIAL_TOKENS, flat
 
 FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # SentencePiece.Type
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # SentencePiece.Type
 VARINT, BYTES, FIXED32 = 0, 2, 5  # how a protobuf field is written
 SIZES = {1: 8, FIXED32: 4}
 PARTS = ("pieces", "trainer_spec", "normalizer_spec")  # ModelProto's fields 1 to 3
@@ -139,6 +139,82 @@ def _varint(data, at):
     raise ValueError("a number without an end")
 
 
+def llama_model(pipeline, special):
+    """Gives the SentencePiece file of byte-pair encoding that does what a pipeline says.
+
+    Args:
+        pipeline: dict, what a `tokenizer.json` holds.
+        special: dict from `"unk"`, `"bos"` and `"eos"` to the token of that role.
+
+    Returns:
+        bytes, a protobuf message of the type `ModelProto`; None where SentencePiece can't say it:
+        another model or normalization, or merges in another order than that of their pieces.
+
+    References:
+        `sentencepiece_model.proto` of google/sentencepiece.
+    """
+    model = pipeline["model"]
+    ids = dict(model["vocab"]) if model["type"] == "BPE" else {}
+    made = dict.fromkeys("".join(pair) for pair in model.get("merges", ()))
+    if not ids or not model.get("byte_fallback") or not _is_llama(pipeline, special):
+        return None
+    if list(made) != sorted(made, key=ids.get):
+        return None
+    added = {token["content"]: token for token in pipeline["added_tokens"]}
+    ids |= {text: token["id"] for text, token in added.items()}
+    kinds = {text: CONTROL if token["special"] else USER_DEFINED for text, token in added.items()}
+    kinds |= {f"<0x{byte:02X}>": BYTE for byte in range(256)} | {special["unk"]: UNKNOWN}
+    pieces = [
+        _field(1, text.encode()) + _field(2, -float(i)) + _field(3, kinds.get(text, NORMAL))
+        for text, i in sorted(ids.items(), key=lambda item: item[1])
+    ]
+    numbers = {3: BPE, 4: len(ids), 35: 1, 40: ids[special["unk"]]}  # of TrainerSpec
+    numbers |= {41: ids[special["bos"]], 42: ids[special["eos"]]}
+    names = {45: special["unk"], 46: special["bos"], 47: special["eos"]}
+    trainer = [_field(number, value) for number, value in numbers.items()]
+    trainer += [_field(number, text.encode()) for number, text in names.items()]
+    # Of NormalizerSpec: a space before the text, none removed.
+    normalizer = [_field(1, b"identity"), _field(3, 1), _field(4, 0), _field(5, 1)]
+    parts = [(1, piece) for piece in pieces]
+    parts += [(2, b"".join(trainer)), (3, b"".join(normalizer))]
+    return b"".join(_field(number, part) for number, part in parts)
+
+
+def _is_llama(pipeline, special):
+    """Whether spaces are written as ▁, one is put before a text, and nothing else is done."""
+    steps = flat(pipeline.get("normalizer"), "normalizers")
+    steps += flat(pipeline.get("pre_tokenizer"), "pretokenizers")
+    said = {(step["type"], step.get("prepend_scheme", step.get("prepend"))) for step in steps}
+    spaces = [step.get("pattern") for step in steps if step["type"] == "Replace"]
+    cut = any(step.get("split", True) for step in steps if step["type"] == "Metaspace")
+    return (
+        special.keys() >= {"unk", "bos", "eos"}
+        and not cut
+        and spaces in ([], [{"String": " "}])
+        and said in (
+            {("Metaspace", "always")}, {("Metaspace", "first")},
+            {("Prepend", "▁"), ("Replace", None)},
+        )
+    )  # fmt: skip
+
+
+def _field(number, value):
+    """A field of a protobuf message: bytes, a number, or one with a fraction."""
+    if isinstance(value, float):
+        return _written(number << 3 | FIXED32) + struct.pack("<f", value)
+    if isinstance(value, int):
+        return _written(number << 3 | VARINT) + _written(value)
+    return _written(number << 3 | BYTES) + _written(len(value)) + value
+
+
+def _written(value):
+    """A number, seven bits a byte: what `_varint` reads."""
+    found = b""
+    while value > 0x7F:
+        value, found = value >> 7, found + bytes([value & 0x7F | 0x80])
+    return found + bytes([value])
+
+
 # ------------------------------------------------------------------ pipelines
 
 
@@ -153,7 +229,7 @@ def read_pipeline(path, name, config):
 
     Returns:
         dict. There is no post-processor in that of LLaMA, whose rows are as `add_bos_token` and
-        `add_eos_token` of `config` say.
+        `add_eos_token` of `config` say; without them, as in `transformers` 5, no token is added.
 
     Raises:
         ValueError: where the family is not known, or `path` is no model of its kind.

@@ -25,6 +25,7 @@ from tokenizers import (
 from kerasllm.tokenizers.files import content, read, read_json, read_object, write
 from kerasllm.tokenizers.rows import FIRST, SECOND, Template, make_batch
 from kerasllm.tokenizers.texts import check_iterable, checked_ids, encode_batch, to_str
+from kerasllm.tokenizers.windows import make_windows
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARS = 100  # BERT's rule: a longer word is [UNK] as a whole
@@ -117,6 +118,27 @@ class WordPieceTokenizer:
     def vocab_size(self):
         """Number of entries in the vocabulary, `int`."""
         return len(self.vocab)
+
+    def token(self, token_id):
+        """The entry of the vocabulary with an id, as it is written there.
+
+        Args:
+            token_id: int.
+
+        Returns:
+            str.
+        """
+        return self._rust.id_to_token(token_id)
+
+    @property
+    def special_vocab(self):
+        """All special tokens, a dict from token to id."""
+        return {token: self.vocab.index(token) for token in self._special_tokens}
+
+    @property
+    def row_ends(self):
+        """The ids that stand before a text in its row, and after it: a pair of tuples of int."""
+        return self._template.ends
 
     def _normalizer_options(self):
         strip = self.lowercase if self.strip_accents is None else self.strip_accents
@@ -315,8 +337,12 @@ class WordPieceTokenizer:
             'suns'
         """
         ids = checked_ids(ids, self.vocab_size)
-        silent = {self.pad_id, self.cls_id, self.sep_id}
-        return self._rust.decoder.decode([self.vocab[i] for i in ids if i not in silent])
+        return self._rust.decoder.decode([self.vocab[i] for i in ids if i not in self._silent])
+
+    @property
+    def _silent(self):
+        """The ids that decoding leaves out."""
+        return {self.pad_id, self.cls_id, self.sep_id}
 
     def __call__(self, texts, pairs=None, *, max_length, pad_to=None, padding_side="right"):
         """Turns a batch of texts, or of pairs of texts, into what a BERT model takes.
@@ -359,6 +385,38 @@ class WordPieceTokenizer:
             pad_id=self.pad_id,
         )
 
+    def windows(self, texts, pairs=None, *, max_length, stride=None):
+        """Turns texts into rows as `__call__` does, but cuts long ones into several that overlap.
+
+        Args:
+            texts: list, tuple or array of `str` or UTF-8 `bytes`.
+            pairs: the second texts, which are cut then; or None. A first text keeps at most half
+                of the room in a row.
+            max_length: int, the longest row, special tokens included.
+            stride: int, tokens from the beginning of a window to that of the next; None for one
+                window a text, which loses what is longer.
+
+        Returns:
+            `Windows`: the rows, which text each is of, and where in it each token stands.
+
+        Example:
+            >>> vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "##s", "moon"]
+            >>> windows = WordPieceTokenizer(vocab).windows(["suns, Moon"], max_length=5, stride=2)
+            >>> windows.inputs["token_ids"].tolist()
+            [[2, 4, 5, 1, 3], [2, 1, 6, 3, 0]]
+            >>> windows.offsets[1].tolist()
+            [[-1, -1], [4, 5], [6, 10], [-1, -1], [-1, -1]]
+        """
+        return make_windows(
+            self._template,
+            self._rust,
+            texts,
+            pairs,
+            max_length=max_length,
+            stride=stride,
+            pad_id=self.pad_id,
+        )
+
     # ---------------------------------------------------------------- graph
 
     def in_graph(self):
@@ -369,9 +427,10 @@ class WordPieceTokenizer:
 
         Returns:
             A `tf.Module` with `encode(texts)`, which takes strings `(batch,)` and gives an int32
-            `tf.RaggedTensor` `(batch, None)`, and `__call__(texts, pairs=None, *, max_length)`,
-            which gives the dict of int32 tensors `(batch, length)` that the tokenizer itself
-            gives, padded to the longest row, and at least two wide.
+            `tf.RaggedTensor` `(batch, None)`; `__call__(texts, pairs=None, *, max_length)`, which
+            gives the dict of int32 tensors `(batch, length)` that the tokenizer itself gives,
+            padded to the longest row, and at least two wide; and `decode(ids)`, which takes int32
+            `(batch, length)`, also ragged, and gives strings `(batch,)`.
 
         Raises:
             ImportError: where TensorFlow or TensorFlow Text is not installed.
@@ -668,6 +727,16 @@ def _without_fatal_chars(forms, vocab):
     return np.where(np.isin(forms, [ord(c) for c in FATAL_CHARS]), np.int32(absent), forms)
 
 
+def _decoded_entries(tokenizer):
+    """What each entry decodes to at the beginning of a text, and within one: two lists of `str`.
+
+    Within a text it brings the space before it. The library cleans up each entry by itself.
+    """
+    decode = tokenizer._rust.decoder.decode
+    first = [decode([entry]) for entry in tokenizer.vocab]
+    return first, [decode(["x", entry])[1:] for entry in tokenizer.vocab]
+
+
 # -------------------------------------------------------------------- the graph
 
 
@@ -679,7 +748,7 @@ def _graph_module(tokenizer):
         import tensorflow as tf
         import tensorflow_text as tf_text
 
-        from kerasllm.tokenizers import rows_in_graph
+        from kerasllm.tokenizers import joining_in_graph, rows_in_graph
     except ImportError as error:
         raise ImportError(
             "`in_graph` needs TensorFlow and the TensorFlow Text of the same version. Received: "
@@ -703,6 +772,10 @@ def _graph_module(tokenizer):
                     # The limit is in characters: `_words` sees to it.
                     max_bytes_per_word=4 * MAX_WORD_CHARS,
                 )
+                first, within = _decoded_entries(tokenizer)
+                self._first, self._within = tf.constant(first), tf.constant(within)
+                entries = range(tokenizer.vocab_size)
+                self._is_silent = tf.constant([i in tokenizer._silent for i in entries])
 
         def encode(self, texts):
             """Turns strings `(batch,)` into a ragged int32 tensor of ids `(batch, None)`."""
@@ -729,6 +802,12 @@ def _graph_module(tokenizer):
                 max_length=max_length,
                 pad_id=tokenizer.pad_id,
             )
+
+        def decode(self, ids):
+            """Turns int32 ids `(batch, length)`, also ragged, into strings `(batch,)`."""
+            ids = joining_in_graph.without(joining_in_graph.as_ragged(ids), self._is_silent)
+            texts = joining_in_graph.texts_of(ids, self._within, self._first)
+            return joining_in_graph.join(texts, ids)
 
         def _words(self, texts, keep=None):
             """Strings `(batch,)` as words `(batch, None)`; those that match `keep` are one."""
