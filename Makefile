@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 	@echo; echo "The report is $(DEMO)/model/report.html: open it in a browser."
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -83,9 +83,13 @@ def data_options(function):
     """The options that say what is in a data file."""
     for option in (
         click.option("--header", metavar="NAMES", help="Column names, with commas, of bare files."),
-        click.option("--label", default="label", show_default=True, help="Column of the labels."),
-        click.option("--text-pair", metavar="TEXT", help="Column of second texts, for pairs."),
-        click.option("--text", default="text", show_default=True, help="Column of the texts."),
+        click.option(
+            "--column",
+            "columns",
+            metavar="NAME=COLUMN",
+            multiple=True,
+            help="Where a column has another name in the data, e.g. text=review.",
+        ),
     ):
         function = option(function)
     return function
@@ -96,9 +100,11 @@ max_length = click.option("--max-length", type=int, help="Cut texts to so many t
 batch_size = click.option("--batch-size", type=int, default=32, show_default=True)
 
 
-def _columns(text, text_pair, label):
-    pair = {"text_pair": text_pair} if text_pair else {}
-    return {"text": text, "label": label, **pair}
+def _columns(pairs):
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise click.BadParameter(f"{pair!r} is not like text=review.", param_hint="--column")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _header(names):
@@ -119,6 +125,12 @@ def _fractions(split):
 @click.argument("model")
 @click.argument("train")
 @click.argument("output", type=click.Path())
+@click.option(
+    "--task",
+    default="text_classification",
+    show_default=True,
+    help="`kerasllm list` names them.",
+)
 @click.option("--validation", metavar="DATA", help="Rows that pick the best epoch.")
 @click.option("--test", metavar="DATA", help="Rows to evaluate on.")
 @click.option(
@@ -180,6 +192,12 @@ def _fractions(split):
     metavar="NAME[:DETAILS]",
     help="tf_config, slurm, kubernetes:LABEL=VALUE or gce:PROJECT,ZONE,GROUP.",
 )
+@click.option(
+    "--epsilon", type=float, help="Train with differential privacy, and spend so much of it."
+)
+@click.option(
+    "--delta", type=float, default=1e-5, show_default=True, help="Of differential privacy."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--tensorboard", type=click.Path(), help="Folder for TensorBoard's logs.")
 @click.option("--backup", type=click.Path(), help="Folder from which a run that died goes on.")
@@ -187,7 +205,7 @@ def _fractions(split):
     "--backup-every", type=int, default=100, show_default=True, help="Steps between checkpoints."
 )
 @as_json
-def train(text, text_pair, label, header, split, as_json, **arguments):
+def train(columns, header, split, as_json, **arguments):
     """Train MODEL on the rows of TRAIN and write the run to OUTPUT.
 
     MODEL is a folder in Hugging Face's layout, a name on its hub, or a size to train from scratch
@@ -199,7 +217,7 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
     """  # noqa: D301
     runs = _runs()
     run = runs.train(
-        columns=_columns(text, text_pair, label),
+        columns=_columns(columns),
         header=_header(header),
         split=_fractions(split),
         **arguments,
@@ -211,7 +229,7 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
         return
     output = arguments["output"]
     if run["evaluation"]:
-        click.echo(_table(run["evaluation"]))
+        click.echo(runs.result(run))
     click.echo(f"model   {output}\nreport  {os.path.join(output, runs.REPORT_FILE)}")
 
 
@@ -223,44 +241,155 @@ def train(text, text_pair, label, header, split, as_json, **arguments):
 @batch_size
 @click.option("--report", type=click.Path(), help="HTML page to write.")
 @as_json
-def evaluate(text, text_pair, label, header, as_json, **arguments):
+def evaluate(columns, header, as_json, **arguments):
     """Evaluate MODEL (a model folder, a SavedModel or a .tflite file) on the rows of DATA."""
     runs = _runs()
-    found = runs.evaluate(
-        columns=_columns(text, text_pair, label), header=_header(header), **arguments
-    )
+    found = runs.evaluate(columns=_columns(columns), header=_header(header), **arguments)
     if as_json:
-        _print_json({**found.result.to_dict(), "worst": found.worst})
+        _print_json(found.to_dict())
     else:
-        click.echo(found.result)
+        click.echo(found)
 
 
 @main.command()
 @click.argument("model")
 @click.argument("texts", nargs=-1)
+@click.option("--data", help="Rows to answer, where a task needs more than a text.")
+@data_options
 @max_length
 @batch_size
 @as_json
-def predict(model, texts, max_length, batch_size, as_json):
+def predict(model, texts, data, columns, header, as_json, **arguments):
     """Answer TEXTS with MODEL (a model folder, a SavedModel or a .tflite file).
 
     Without TEXTS, each line of standard input is one.
     """
-    texts = list(texts) or _lines(sys.stdin.buffer)
-    if not texts:
+    texts = list(texts) or ([] if data else _lines(sys.stdin.buffer))
+    if not texts and not data:
         raise click.UsageError("There are no texts: give some, or lines on standard input.")
     runs = _runs()
-    answers = runs.predict(model, texts, max_length=max_length, batch_size=batch_size)
+    answers = runs.predict(
+        model, texts, data=data, columns=_columns(columns), header=_header(header), **arguments
+    )
     if as_json:
         _print_json(answers)
         return
     for answer in answers:
-        click.echo(f"{answer['label']}\t{answer['score']:.4f}\t{answer['text']}")
+        click.echo(_line(answer))
+
+
+def _line(answer):
+    """An answer as fields between tabs: what was found, then what it was found in."""
+    if "label" in answer:
+        return f"{answer['label']}\t{answer['score']:.4f}\t{answer['text']}"
+    return "\t".join(map(_field, reversed(answer.values())))
+
+
+def _field(value):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def generation_options(function):
+    """The options that say how a text is written."""
+    for option in (
+        click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn."),
+        click.option("--stop", multiple=True, help="A string that ends a text; may be repeated."),
+        click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+        click.option(
+            "--min-p", type=float, help="Draw from tokens so likely beside the likeliest."
+        ),
+        click.option("--top-p", type=float, help="Draw from the likeliest of this probability."),
+        click.option("--top-k", type=int, help="Draw from so many of the likeliest tokens."),
+        click.option("--temperature", type=float, help="0 takes the likeliest token each time."),
+        click.option("--max-new-tokens", type=int, help="The most that are written."),
+    ):
+        function = option(function)
+    return function
 
 
 @main.command()
 @click.argument("model")
-@click.argument("target", type=click.Choice(("saved_model", "tflite")))
+@click.argument("prompts", nargs=-1)
+@generation_options
+@click.option("--num-beams", type=int, help="Texts followed at once, for a likelier one.")
+@click.option("--num-sequences", type=int, default=1, show_default=True, help="For each prompt.")
+@as_json
+def generate(model, prompts, num_beams, num_sequences, as_json, **options):
+    """Write on from PROMPTS with MODEL, or answer them (translations, summaries).
+
+    Without PROMPTS, each line of standard input is one. A text appears as it is written.
+
+    \b
+    kerasllm generate my_gpt "To be, or" --temperature 0.8 --max-new-tokens 100
+    """  # noqa: D301
+    prompts = list(prompts) or _lines(sys.stdin.buffer)
+    if not prompts:
+        raise click.UsageError("There are no prompts: give some, or lines on standard input.")
+    options = {name: value for name, value in options.items() if value is not None}
+    runs = _runs()
+    if as_json or num_beams or num_sequences > 1:
+        given = {"num_beams": num_beams} if num_beams else {}
+        found = runs.generate(model, prompts, num_sequences=num_sequences, **given, **options)
+        if as_json:
+            _print_json(found)
+        else:
+            click.echo("\n".join(text for each in found for text in _texts_of(each)))
+        return
+    written = runs.writer(model)
+    for prompt in prompts:
+        _write(written.stream(prompt, **options))
+
+
+@main.command()
+@click.argument("model")
+@click.option("--system", help="What the assistant is told before all else.")
+@generation_options
+def chat(model, system, **options):
+    """Talk with MODEL, a language model: each line is a message. An empty one ends it."""
+    options = {name: value for name, value in options.items() if value is not None}
+    runs = _runs()
+    model = runs.writer(model)
+    messages = [{"role": "system", "content": system}] if system else []
+    for line in _turns():
+        messages.append({"role": "user", "content": line})
+        answer = _write(runs.reply(model, messages, **options))
+        messages.append({"role": "assistant", "content": answer})
+
+
+def _turns():
+    """The lines of a conversation: asked for in a terminal, else those of standard input."""
+    if not sys.stdin.isatty():
+        yield from _lines(sys.stdin.buffer)
+        return
+    while True:
+        click.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _texts_of(found):
+    return found.get("texts") or [found["text"]]
+
+
+def _write(pieces):
+    """Show the pieces of a text as they come; return the text."""
+    text = ""
+    for piece in pieces:
+        click.echo(piece, nl=False)
+        text += piece
+    click.echo()
+    return text
+
+
+@main.command()
+@click.argument("model")
+@click.argument("target", type=click.Choice(("saved_model", "tflite", "litert_lm")))
 @click.argument("output", type=click.Path())
 @click.option(
     "--quantize", type=click.Choice(("float16", "int8")), help="For tflite: smaller weights."
@@ -323,12 +452,6 @@ def list_names(as_json):
 
 def _lines(stream):
     return [line.decode("utf-8", "replace").rstrip("\r\n") for line in stream]
-
-
-def _table(evaluation):
-    from kerasllm.evaluation import ClassificationResult
-
-    return ClassificationResult.from_dict(evaluation)
 
 
 def _print_json(value):

@@ -16,14 +16,16 @@ import keras
 from kerasllm import families
 from kerasllm.atomic import whole
 from kerasllm.data import SAMPLES
-from kerasllm.data.rows import label_ids, label_names, read_rows, split_rows
-from kerasllm.evaluation import ClassificationResult, evaluate_scores, write_report
-from kerasllm.evaluation import evaluate as evaluate_model
+from kerasllm.data.rows import read_rows, split_rows
+from kerasllm.data.texts import lines
+from kerasllm.evaluation import write_report
 from kerasllm.export import TARGETS, load_artefact
+from kerasllm.models import CausalLM
 from kerasllm.models.classifier import stored_labels
-from kerasllm.tasks import TASKS, text_classification
-from kerasllm.tokenizers import WordPieceTokenizer
-from kerasllm.training import STRATEGIES, fit, strategy
+from kerasllm.tasks import TASKS, chat, task_named, task_of, text_classification
+from kerasllm.tasks import evaluate as evaluate_model
+from kerasllm.tokenizers import ByteLevelBPETokenizer, WordPieceTokenizer
+from kerasllm.training import STRATEGIES, Privacy, fit, strategy
 from kerasllm.training.strategies import is_chief
 from kerasllm.weights import find_folder, read_json
 
@@ -51,6 +53,8 @@ def train(
     seed=0,
     max_length=None,
     batch_size=32,
+    epsilon=None,
+    delta=1e-5,
     **recipe,
 ):
     """Train a model on files, evaluate it, and write the run's folder.
@@ -75,6 +79,8 @@ def train(
         seed: int, of fresh weights, dropout, splits and the order of rows.
         max_length: int or None: texts are cut to so many tokens.
         batch_size: int, rows in a step.
+        epsilon, delta: of `training.Privacy`, whose `clip_norm` is that of the recipe; no
+            `epsilon` for training without.
         **recipe: of `training.fit`, e.g. `epochs`, `learning_rate`.
 
     Returns:
@@ -95,29 +101,32 @@ def train(
         aside.mkdir()
         rows = _read(task, columns, header, split, seed, train, validation, test)
         with place.scope():
-            classifier = _model(model, rows[0], vocab_size, lowercase, max_length, dtype)
-        for part in filter(None, rows[1:]):
-            label_ids(part, classifier.labels)  # an unknown label must not wait for the last epoch
+            trained = _model(model, task, rows[0], vocab_size, lowercase, max_length, dtype)
+        _check_rows(task, trained, rows[1:], max_length)
+        if epsilon is not None:
+            clip_norm = recipe.get("clip_norm") or 1.0
+            recipe = {**recipe, "privacy": Privacy(epsilon, delta, clip_norm)}
         history = fit(
-            classifier,
+            trained,
             *rows[:2],
+            task=task,
             batch_size=batch_size,
             max_length=max_length,
             seed=seed,
             **recipe,
         )
-        found = _evaluation(classifier, rows[2] or rows[1], max_length, batch_size)
+        found = _evaluation(trained, rows[2] or rows[1], max_length, batch_size)
         run = {
             "title": pathlib.Path(output).name,
             "settings": {name: value for name, value in settings.items() if value is not None},
             "seconds": time.perf_counter() - start,
-            "rows": dict(zip(("train", "validation", "test"), map(len, (r or [] for r in rows)))),
+            "rows": dict(zip(("train", "validation", "test"), map(_count, rows))),
             "history": history,
             "evaluation": found,
             "exports": [],
         }
         if chief:
-            classifier.save_pretrained(aside)
+            trained.save_pretrained(aside)
             _write_run(aside, run)
     return run if chief else None
 
@@ -134,9 +143,11 @@ def _output(path, chief):
 
 
 def _read(task, columns, header, split, seed, train, validation, test):
-    if task not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
-    rows = [source and read(source, task, columns, header) for source in (train, validation, test)]
+    module = task_named(task)
+    sources = (train, validation, test)
+    if not split and hasattr(module, "dataset") and str(train).endswith(".txt"):
+        return [source and str(source) for source in sources]  # streamed, whatever their size
+    rows = [source and read(source, task, columns, header) for source in sources]
     if not split:
         return rows
     if validation or (test and len(split) > 2):
@@ -159,33 +170,52 @@ def read(source, task="text_classification", columns=None, header=None):
     Returns:
         list of `Row`.
     """
-    module = TASKS[task]
+    module = task_named(task)
     return read_rows(
         source, module.COLUMNS, rename=columns, optional=module.OPTIONAL_COLUMNS, header=header
     )
 
 
-def _model(name, rows, vocab_size, lowercase, max_length, dtype):
-    labels = label_names(rows)
-    model = text_classification.MODEL
+def _model(name, task, rows, vocab_size, lowercase, max_length, dtype):
+    """A model for the task: from a checkpoint, whose head goes on if it fits, or fresh."""
+    module = TASKS[task]
+    head = module.head(rows)
     if str(name) not in families.SIZES:
-        stored = stored_labels(read_json(_checkpoint(name) / "config.json"))
-        if set(stored) == set(labels):  # the same task: its classifier goes on
-            return model.from_pretrained(name, dtype=dtype)
-        return model.from_pretrained(name, labels=labels, fresh_head=True, dtype=dtype)
-    texts = [row[column] for row in rows for column in ("text", "text_pair") if column in row]
-    tokenizer = WordPieceTokenizer.train(texts, vocab_size=vocab_size, lowercase=lowercase)
+        fields = read_json(_checkpoint(name) / "config.json")
+        if head and not _same_head(fields, head):
+            return module.MODEL.from_pretrained(name, **head, fresh_head=True, dtype=dtype)
+        return module.MODEL.from_pretrained(name, dtype=dtype)
+    tokenizer = _tokenizer(module, rows, vocab_size, lowercase)
     config = families.size_config(
-        name, vocab_size=tokenizer.vocab_size, max_length=max_length or 512
+        name,
+        vocab_size=tokenizer.vocab_size,
+        max_length=max_length or 512,
+        pad_id=tokenizer.pad_id,
     )
-    return model(
-        len(labels),
-        config,
-        family=families.family_of(name),
-        labels=labels,
-        tokenizer=tokenizer,
-        dtype=dtype,
-    )
+    family = families.family_of(name)
+    if "labels" in head:
+        head = {**head, "num_classes": len(head["labels"])}
+    return module.MODEL(backbone=config, family=family, tokenizer=tokenizer, dtype=dtype, **head)
+
+
+def _tokenizer(module, rows, vocab_size, lowercase):
+    texts = lines(rows) if isinstance(rows, str) else module.texts(rows)
+    if issubclass(module.MODEL, CausalLM):  # it must be able to write whatever it has read
+        return ByteLevelBPETokenizer.train(texts, vocab_size=vocab_size)
+    return WordPieceTokenizer.train(texts, vocab_size=vocab_size, lowercase=lowercase)
+
+
+def _same_head(fields, head):
+    """Whether a checkpoint's head is for the same labels, in whatever order."""
+    return set(stored_labels(fields)) == set(head.get("labels", ()))
+
+
+def _check_rows(task, model, parts, max_length):
+    """Encode the rows that come last first: a bad one must not wait for the last epoch."""
+    module = TASKS[task]
+    for rows in filter(None, parts):
+        if hasattr(module, "encode"):
+            module.encode(model, rows, max_length)
 
 
 def _checkpoint(name):
@@ -196,25 +226,43 @@ def _checkpoint(name):
         raise FileNotFoundError(f"{error} Sizes to train from scratch: {sizes}.") from None
 
 
+def _count(rows):
+    """How many rows there are; None where they are streamed."""
+    return None if isinstance(rows, str) else len(rows or [])
+
+
 def _evaluation(model, rows, max_length, batch_size):
     if not rows:
         return None
-    found = evaluate_model(model, rows, max_length=max_length, batch_size=batch_size)
-    return {**found.result.to_dict(), "worst": found.worst}
+    if isinstance(rows, str):
+        rows = read_rows(rows, ("text",))
+    return evaluate_model(model, rows, max_length=max_length, batch_size=batch_size).to_dict()
+
+
+def result(run):
+    """What the evaluation of a run found.
+
+    Args:
+        run: dict, what `run.json` holds.
+
+    Returns:
+        The result of its task, e.g. `evaluation.ClassificationResult`; None if it had no rows for
+        an evaluation.
+    """
+    found = run["evaluation"]
+    return found and TASKS[run["settings"]["task"]].RESULT.from_dict(found)
 
 
 def _write_run(folder, run):
     text = json.dumps(run, ensure_ascii=False, indent=2, default=str) + "\n"
     with whole(folder / RUN_FILE) as aside:
         aside.write_text(text, encoding="utf-8")
-    evaluation = run["evaluation"]
     write_report(
         folder / REPORT_FILE,
         title=run["title"],
         settings=run["settings"],
         history=run["history"],
-        result=evaluation and ClassificationResult.from_dict(evaluation),
-        worst=evaluation["worst"] if evaluation else (),
+        result=result(run),
         exports=run["exports"],
         seconds=run["seconds"],
     )
@@ -235,50 +283,164 @@ def evaluate(
         report: path or None, an HTML page to write.
 
     Returns:
-        `evaluation.Evaluation`.
+        The result of the model's task, e.g. `evaluation.ClassificationResult`.
     """
-    rows = read(data, columns=columns, header=header)
-    labels, scores = _scores(model, rows, max_length, batch_size)
-    found = evaluate_scores(rows, scores, labels)
+    loaded, task = _load(model)
+    rows = read(data, task, columns=columns, header=header)
+    outputs = _outputs(model, loaded, task, rows, max_length, batch_size)
+    found = TASKS[task].evaluate(loaded, rows, outputs)
     if report is not None:
         write_report(
             report,
             title=f"{pathlib.Path(model).name} on {pathlib.Path(str(data)).name}",
             settings={"model": model, "data": data, "max_length": max_length},
-            result=found.result,
-            worst=found.worst,
+            result=found,
         )
     return found
 
 
-def predict(model, texts, *, max_length=None, batch_size=32):
-    """Answer texts with a saved model or an artefact.
+def predict(
+    model, texts=(), *, data=None, columns=None, header=None, max_length=None, batch_size=32
+):
+    """Answer texts, or the rows of a file, with a saved model or an artefact.
 
     Args:
         model: path or hub name: a model folder, a SavedModel or a .tflite file.
-        texts: list of str.
+        texts: list of str, for a task that needs one text a row.
+        data: source of rows with the `INPUTS` of the model's task, or None.
+        columns: dict or None, our name of a column: its name in the source.
+        header: tuple of str or None, names of the columns of a file without a first line of names.
         max_length: int or None: texts are cut to so many tokens. An artefact has its own length.
         batch_size: int.
 
     Returns:
-        list of dicts: `text`, and what the task's `answers` gives.
+        list of dicts: the row's inputs, and what the task's `answers` gives.
+
+    Raises:
+        ValueError: the task needs more than a text, and there is no `data`.
     """
-    rows = [{"text": text} for text in texts]
-    labels, scores = _scores(model, rows, max_length, batch_size)
-    answers = text_classification.answers(labels, scores)
-    return [{"text": text, **answer} for text, answer in zip(texts, answers)]
+    loaded, task = _load(model)
+    module = TASKS[task]
+    if data is not None:
+        # What a row can do without for an answer is not asked for.
+        needed = module.INPUTS if set(module.INPUTS) <= set(module.COLUMNS) else ()
+        others = {*module.INPUTS, *module.COLUMNS, *module.OPTIONAL_COLUMNS} - {*needed}
+        rows = read_rows(data, needed, rename=columns, optional=sorted(others), header=header)
+    elif len(module.INPUTS) > 1:
+        raise ValueError(
+            f"`data` must be given for {task}: rows with {' and '.join(module.INPUTS)}. Received: "
+            "texts alone."
+        )
+    else:
+        rows = [{module.INPUTS[0]: text} for text in texts]
+    outputs = _outputs(model, loaded, task, rows, max_length, batch_size)
+    answers = module.answers(loaded, rows, outputs)
+    return [
+        {**{name: row[name] for name in module.INPUTS if name in row}, **answer}
+        for row, answer in zip(rows, answers)
+    ]
 
 
-def _scores(name, rows, max_length, batch_size):
+def _load(name):
+    """The pair of a saved model or artefact, and the name of its task."""
     artefact = load_artefact(name)
     if artefact is not None:
-        if any("text_pair" in row for row in rows):
-            raise ValueError(f"`{name}` takes single texts, not pairs. Give the model's folder.")
-        return artefact.labels, artefact.predict([row["text"] for row in rows])
-    model = text_classification.MODEL.from_pretrained(name)
-    return model.labels, text_classification.predict(
-        model, rows, max_length=max_length, batch_size=batch_size
-    )
+        return artefact, "text_classification"
+    model = load_model(name)
+    return model, next(task for task, module in TASKS.items() if module is task_of(model))
+
+
+def load_model(name):
+    """Read a model folder with the head that its config names.
+
+    Args:
+        name: path or hub name.
+
+    Returns:
+        A model that a task trains.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no task trains such a model.
+    """
+    fields = read_json(_checkpoint(name) / "config.json")
+    task = TASKS.get(fields.get("finetuning_task"))
+    if task is None:
+        head = families.head_of(fields) or text_classification.MODEL.HEAD
+        task = next((task for task in TASKS.values() if head == task.MODEL.HEAD), None)
+    if task is None:
+        raise ValueError(
+            f"`model` must be one that a task trains. Received: {name}, whose config names the "
+            f"architectures {fields.get('architectures')}."
+        )
+    return task.MODEL.from_pretrained(name)
+
+
+def _outputs(name, loaded, task, rows, max_length, batch_size):
+    if isinstance(loaded, keras.Model):
+        return TASKS[task].predict(loaded, rows, max_length=max_length, batch_size=batch_size)
+    if any("text_pair" in row for row in rows):
+        raise ValueError(f"`{name}` takes single texts, not pairs. Give the model's folder.")
+    return loaded.predict([row["text"] for row in rows])
+
+
+def generate(model, prompts, **options):
+    """Write on from prompts with a saved model, or its artefact.
+
+    Args:
+        model: path or hub name: a model folder, or a SavedModel.
+        prompts: list of str.
+        **options: of `Generative.generate`.
+
+    Returns:
+        list of dicts: `prompt`, and `text`, or with several sequences `texts`.
+
+    Raises:
+        ValueError: the model writes no texts, or an option or a prompt is no good.
+    """
+    texts = writer(model).generate(list(prompts), **options)
+    name = "text" if options.get("num_sequences", 1) == 1 else "texts"
+    return [{"prompt": prompt, name: text} for prompt, text in zip(prompts, texts)]
+
+
+def reply(model, messages, **options):
+    """Write the assistant's next message, and hand out each piece as it comes.
+
+    Args:
+        model: `CausalLM`, e.g. of `writer`.
+        messages: list of dicts with `role` and `content`, str.
+        **options: of `Generative.stream`.
+
+    Returns:
+        iterator of str.
+
+    Raises:
+        TypeError: the model is no `CausalLM`.
+        ValueError: the model's chat template refuses the messages, or an option is no good.
+    """
+    if not isinstance(model, chat.MODEL):
+        raise TypeError(f"`model` must be a CausalLM. Received: a {type(model).__name__}.")
+    return model.stream(chat.prompt_ids(model.tokenizer, messages), truncate=True, **options)
+
+
+def writer(name):
+    """Read a model, or an artefact of one, that writes texts.
+
+    Args:
+        name: path or hub name: a model folder, or a SavedModel.
+
+    Returns:
+        It has `generate`; the model itself has `stream` too.
+
+    Raises:
+        ValueError: it writes no texts.
+    """
+    model = load_artefact(name) or load_model(name)
+    if not hasattr(model, "generate"):
+        raise ValueError(
+            f"`model` must be one that writes texts. Received: {name}, a {type(model).__name__}."
+        )
+    return model
 
 
 def export(model, target, output, **options):
@@ -298,7 +460,7 @@ def export(model, target, output, **options):
     """
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {', '.join(TARGETS)}. Received: {target!r}.")
-    report = TARGETS[target](text_classification.MODEL.from_pretrained(model), output, **options)
+    report = TARGETS[target](load_model(model), output, **options)
     run_file = pathlib.Path(model) / RUN_FILE
     if run_file.is_file() and os.access(run_file.parent, os.W_OK):
         run = read_json(run_file)

@@ -600,8 +600,8 @@ plot_history(history)
 
 # %%
 found = evaluate(model, test)
-print(found.result)
-plot_confusion(found.result)
+print(found)
+plot_confusion(found)
 
 # %% [markdown]
 # Is that good? A number says little without another one beside it. So count words: take how often
@@ -618,7 +618,7 @@ counting.fit([row["text"] for row in train], [row["label"] for row in train])
 
 test_texts, test_labels = ([row[name] for row in test] for name in ("text", "label"))
 by_counting = counting.score(test_texts, test_labels)
-by_bert = found.result.accuracy
+by_bert = found.accuracy
 error = math.sqrt(by_bert * (1 - by_bert) / len(test))
 print(f"counting words {by_counting:.3f}")
 print(f"this BERT      {by_bert:.3f}, give or take {error:.3f}")

@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     run = folder / "new" / "run"
     process = kerasllm(
         *("train", "bert_tiny", train, run, "--validation", test, "--test", test, "--json"),
-        *("--epochs", 4, "--batch-size", 4, "--learning-rate", 1e-3, "--max-length", 16),
+        *("--epochs", 4, "--batch-size", 4, "--learning-rate", 2e-3, "--max-length", 16),
     )
     assert process.returncode == 0, process.stderr
     return types.SimpleNamespace(folder=run, train=train, test=test, process=process)

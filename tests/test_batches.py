@@ -254,3 +254,37 @@ def test_padding_is_small_on_real_sentences(data_dir):
     shapes = [x["x"].shape for x, _ in data]
     assert sum(map(len, rows)) / sum(batch * length for batch, length in shapes) > 0.8
     assert len({length for _, length in shapes}) <= 8
+
+
+def test_values_of_tokens_are_cut_and_padded_with_them():
+    ids = np.array([[5, 6, 7, 0], [8, 0, 0, 0]])
+    inputs = {"token_ids": ids, "padding_mask": (ids > 0).astype(int)}
+    weight = np.array([[1, 0, 1, 9], [1, 9, 9, 9]], "float32")
+    (batch,) = batches(inputs, ids * 10, 2, sample_weight=weight, length_multiple=3)
+    features, targets, weights = tf.nest.map_structure(lambda x: x.numpy().tolist(), batch)
+    assert features["token_ids"] == [[5, 6, 7], [8, 0, 0]]
+    assert targets == [[50, 60, 70], [80, 0, 0]]
+    assert weights == [[1, 0, 1], [1, 0, 0]]
+
+
+def test_encoder_and_decoder_have_their_own_lengths():
+    features = {
+        "token_ids": [[5, 6, 7], [8]],
+        "padding_mask": [[1, 1, 1], [1]],
+        "decoder_token_ids": [[1], [2, 3]],
+        "decoder_padding_mask": [[1], [1, 1]],
+    }
+    targets = [[3, 0, 0], [4, 5, 0]]
+    weight = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    data = batches(features, targets, 2, sample_weight=weight, length_multiple=1)
+    (batch,) = data
+    features, targets, weights = tf.nest.map_structure(lambda x: x.numpy().tolist(), batch)
+    assert features["token_ids"] == [[5, 6, 7], [8, 0, 0]]
+    assert features["decoder_token_ids"] == [[1, 0], [2, 3]]
+    assert (targets, weights) == ([[3, 0], [4, 5]], [[1, 0], [1, 1]])
+
+
+def test_values_of_tokens_must_be_as_many():
+    inputs = {"token_ids": [[5, 6, 7]]}
+    with pytest.raises(ValueError, match=r"`targets` must have a value for each token.*\(1,\)"):
+        batches(inputs, [1], sample_weight=[[1.0, 1.0, 1.0]])

@@ -280,6 +280,17 @@ def test_decoding_ids_that_make_no_text(family, name):
         assert any("\ufffd" in text for text in expected)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "tinyllama", "albert"])
+def test_decoding_random_ids(family, name):
+    """Of which bytes alone seldom make characters."""
+    found, rng = family(name), random.Random(4)
+    size, token = found.tokenizer.vocab_size, found.tokenizer.token
+    short = [index for index in range(size) if len(token(index)) in (1, 6)]
+    rows = [rng.choices(short, k=rng.randrange(12)) + [rng.randrange(size)] for _ in range(800)]
+    decoded = [text.decode() for text in found.decode(ragged(rows)).numpy()]
+    assert decoded == [found.tokenizer.decode(row) for row in rows]
+
+
 def test_decoding_of_padded_ids_and_of_ids_out_of_the_vocabulary(family):
     for name in ("gpt2", "t5", "tinyllama"):
         found = family(name)

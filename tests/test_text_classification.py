@@ -1,10 +1,12 @@
+import types
+
 import keras
 import numpy as np
 import pytest
 from tiny_classifier import LABELS, keras_scores, tiny_classifier
 
 from kerasllm.data.rows import Row
-from kerasllm.tasks import TASKS, task_of, text_classification
+from kerasllm.tasks import text_classification
 
 # Of very different lengths, in no order.
 TEXTS = ["dull " * 20, "", "Not bad!", "A warm, funny film; " * 3, "好", "great 👍🏽 phone", "bad"]
@@ -17,24 +19,6 @@ def model():
 
 def rows(texts, label="bad"):
     return [{"text": text, "label": label} for text in texts]
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_tasks_have_the_agreed_names(name):
-    task = TASKS[name]
-    assert issubclass(task.MODEL, keras.Model)
-    assert {"text", "label"} <= set(task.COLUMNS)
-    assert not set(task.COLUMNS) & set(task.OPTIONAL_COLUMNS)
-    assert isinstance(task.MONITOR, str)
-    assert isinstance(task.loss(), keras.losses.Loss)
-    assert all(isinstance(metric, keras.metrics.Metric) for metric in task.metrics())
-    for function in (task.encode, task.predict, task.answers):
-        assert function.__doc__
-
-
-def test_task_of_a_model(model):
-    assert task_of(model) is text_classification
-    assert task_of(keras.Sequential()) is None
 
 
 def test_encode_gives_ids_and_class_ids(model):
@@ -119,7 +103,8 @@ def test_predict_takes_pairs(model):
 
 def test_answers_in_words():
     scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], np.float32)
-    first, second = text_classification.answers(LABELS, scores)
+    named = types.SimpleNamespace(labels=LABELS)
+    first, second = text_classification.answers(named, [{}, {}], scores)
     assert first["label"] == "très bon"
     assert first["score"] == pytest.approx(0.7)
     assert first["scores"] == pytest.approx({"bad": 0.1, "très bon": 0.7, "好": 0.2})

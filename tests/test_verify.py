@@ -137,7 +137,9 @@ def test_one_class_is_no_special_case():
 
 def test_report_is_frozen_and_plain(tmp_path):
     report = Report(
-        "tflite", "int8", "é.tflite", 3, 0.5, 0.25, 1, 2_500_000, 4.0, 2.0, ("a",), ("b",)
+        *("tflite", "int8", "é.tflite", 3, 2_500_000, 4.0, 2.0),
+        **dict(largest_difference=0.5, mean_difference=0.25, label_flips=1),
+        **dict(checks=("a",), warnings=("b",)),
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.label_flips = 0
@@ -159,5 +161,6 @@ def test_built_in_sentences_hold_what_breaks_exports():
 
 
 def test_targets_are_named_as_the_command_line_names_them():
-    assert sorted(TARGETS) == ["saved_model", "tflite"]
-    assert [TARGETS[name].__name__ for name in sorted(TARGETS)] == ["to_saved_model", "to_tflite"]
+    names = ["litert_lm", "saved_model", "tflite"]
+    assert sorted(TARGETS) == names
+    assert [TARGETS[name].__name__ for name in names] == [f"to_{name}" for name in names]

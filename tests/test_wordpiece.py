@@ -601,6 +601,18 @@ def test_decode(tokenizer):
             tokenizer.decode([bad])
 
 
+def test_decoding_in_a_graph(tokenizer, graph):
+    entries = ["do", "not", "n't", "'", "'s", "'ve", "'re", "'m", *".,!?", " do not", "##'", "##s"]
+    own = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", *entries])
+    rng = random.Random(6)
+    for some, module in ((tokenizer, graph), (own, own.in_graph())):
+        size = some.vocab_size
+        rows = [[rng.randrange(size) for _ in range(rng.randrange(12))] for _ in range(500)]
+        decoded = module.decode(tf.ragged.constant(rows, tf.int32)).numpy()
+        assert [text.decode() for text in decoded] == [some.decode(row) for row in rows]
+    assert graph.decode([[tokenizer.cls_id, 0], [0, 0]]).numpy().tolist() == [b"", b""]
+
+
 def test_importing_needs_no_tensorflow():
     code = "import sys, kerasllm.tokenizers; sys.exit('tensorflow' in sys.modules)"
     root = pathlib.Path(__file__).parents[1]

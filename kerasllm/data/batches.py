@@ -18,6 +18,7 @@ def batches(
     max_length=None,
     window=50,
     drop_remainder=False,
+    sampled=False,
 ):
     """Make a finite `tf.data.Dataset` of padded batches for `fit`, `evaluate` and `predict`.
 
@@ -31,11 +32,14 @@ def batches(
 
     Args:
         features: dict, name → int rows: a list of sequences of any length, or an array
-            `(rows, length)`. Each name has the same lengths. Arrays with a `"padding_mask"` among
-            them, as a tokenizer gives them, lose their padding first.
+            `(rows, length)`. Each name has the same lengths, but those that begin with
+            `"decoder_"` may have others. Arrays with a `"padding_mask"` among them
+            (`"decoder_padding_mask"`), as a tokenizer gives them, lose their padding first.
         targets: array-like `(rows, …)`, or None.
         batch_size: int, rows in a (global) batch.
-        sample_weight: array-like `(rows,)` for the loss, or None. Needs `targets`.
+        sample_weight: array-like `(rows,)` for the loss, or `(rows, length)`, one a token; then so
+            are the targets, and both are cut and padded with 0 as the features are (as those of
+            the decoder, if there are some). Or None. Needs `targets`.
         shuffle: bool, shuffle and group by length.
         seed: int.
         length_multiple: int; a batch is padded with 0 to the next multiple, so that few distinct
@@ -45,6 +49,8 @@ def batches(
         window: int, batches in a window. A larger one pads less and shuffles less well.
         drop_remainder: bool, leave out the rows that do not fill a batch; with `shuffle`, others
             in each epoch. Under a `tf.distribute` strategy an uneven batch trains differently.
+        sampled: bool, whether each batch holds each row with the same chance, whatever the other
+            batches hold, and so `batch_size` rows in the mean, as differential privacy asks.
 
     Returns:
         A `tf.data.Dataset` of known cardinality: `features`, `(features, targets)` or `(features,
@@ -62,9 +68,10 @@ def batches(
     check_at_least_one(batch_size=batch_size, length_multiple=length_multiple, window=window)
     if sample_weight is not None and targets is None:
         raise ValueError("`sample_weight` must come with `targets`. Received: None (pass both).")
-    features = _ragged(features)
-    lengths = next(iter(features.values())).row_lengths()  # (rows,)
-    rows, longest = len(lengths), int(tf.reduce_max(lengths))
+    sides = _sides(features)
+    features = {name: rows for side in sides for name, rows in _ragged(side).items()}
+    lengths = [features[next(iter(side))].row_lengths() for side in sides]  # (rows,) each
+    rows, longest = len(lengths[0]), max(int(tf.reduce_max(each)) for each in lengths)
     if max_length is not None and longest > max_length:
         raise ValueError(
             f"`max_length` must be at least the length of each row. Received: {max_length}, and a "
@@ -75,11 +82,16 @@ def batches(
     for name, each in others.items():
         if each.ndim == 0 or len(each) != rows:
             raise ValueError(f"`{name}` must have {rows} rows. Received: shape {each.shape}.")
+    if np.ndim(sample_weight) == 2:
+        others = {name: _of_tokens(name, each, lengths[-1]) for name, each in others.items()}
     # Tensors are captured by the dataset once; arrays would be copied into its graph.
-    others = [tf.convert_to_tensor(each) for each in others.values()]
+    others = [x if isinstance(x, tf.RaggedTensor) else tf.constant(x) for x in others.values()]
+    lengths = tf.add_n(lengths)
 
     data = tf.data.Dataset.range(rows)
-    if shuffle:
+    if sampled:
+        data = _sampled(rows, batch_size, seed)
+    elif shuffle:
         windows = data.shuffle(rows, seed=seed).batch(window * batch_size)
         data = _by_length(
             windows.map(lambda index: (index,)),
@@ -94,8 +106,17 @@ def batches(
 
     def gather(index):
         taken = {name: tf.gather(values, index) for name, values in features.items()}
-        padded = _padded(taken, length_multiple, max_length, batch_size if drop_remainder else None)
-        return (padded, *(tf.gather(each, index) for each in others)) if others else padded
+        static = batch_size if drop_remainder else None
+        padded = _padded(taken, length_multiple, max_length, static)
+        if not others:
+            return padded
+        taken = (tf.gather(each, index) for each in others)
+        return padded, *(
+            _padded({"": x}, length_multiple, max_length, static)[""]
+            if isinstance(x, tf.RaggedTensor)
+            else x
+            for x in taken
+        )
 
     return data.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -179,6 +200,17 @@ def text_batches(
     return data.map(pad, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
+def _sampled(rows, batch_size, seed):
+    """The rows of each batch, drawn with the chance `batch_size / rows` each."""
+
+    def draw(seed):
+        chosen = tf.random.stateless_uniform((rows,), [seed, 0]) < batch_size / rows
+        return tf.where(chosen)[:, 0]
+
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    return seeds.take(-(-rows // batch_size)).map(draw)
+
+
 def _by_length(windows, lengths_of, batch_size, seed, drop_remainder, rows):
     """Cut each window of rows into batches of like length, in a shuffled order.
 
@@ -213,9 +245,26 @@ def _by_length(windows, lengths_of, batch_size, seed, drop_remainder, rows):
     return data.apply(tf.data.experimental.assert_cardinality(count))
 
 
+def _sides(features):
+    """Split features into those of the encoder and those of the decoder, if there are such."""
+    decoder = {name: x for name, x in features.items() if name.startswith("decoder_")}
+    others = {name: x for name, x in features.items() if name not in decoder}
+    return [side for side in (others, decoder) if side] or [features]
+
+
+def _of_tokens(name, values, lengths):
+    """One value a token as a ragged tensor with the features' lengths."""
+    if values.ndim != 2 or values.shape[1] < int(tf.reduce_max(lengths)):
+        raise ValueError(
+            f"`{name}` must have a value for each token, as `sample_weight` has. Received: shape "
+            f"{values.shape}."
+        )
+    return tf.RaggedTensor.from_tensor(values, lengths=lengths)
+
+
 def _ragged(features):
     """Return the features as int32 ragged tensors `(rows, None)` that share their row splits."""
-    mask = features.get("padding_mask")
+    mask = features.get("padding_mask", features.get("decoder_padding_mask"))
     if getattr(mask, "ndim", None) == 2:
         mask = np.asarray(mask, bool)
         lengths = mask.sum(axis=1)
@@ -247,15 +296,16 @@ def _ragged(features):
 
 
 def _padded(features, length_multiple, max_length, batch_size):
-    """Pad the ragged features of one batch to int32 tensors `(batch, length)`."""
-    longest = tf.reduce_max(next(iter(features.values())).row_lengths())
-    length = tf.maximum(-(-longest // length_multiple), 1) * length_multiple
-    if max_length is not None:
-        length = tf.minimum(length, max_length)
-    return {
-        name: tf.ensure_shape(rows.to_tensor(shape=tf.stack([-1, length])), [batch_size, None])
-        for name, rows in features.items()
-    }
+    """Pad the ragged features of one batch to tensors `(batch, length)`."""
+
+    def pad(rows):
+        length = tf.maximum(-(-tf.reduce_max(rows.row_lengths()) // length_multiple), 1)
+        length = length * length_multiple
+        if max_length is not None:
+            length = tf.minimum(length, max_length)
+        return tf.ensure_shape(rows.to_tensor(shape=tf.stack([-1, length])), [batch_size, None])
+
+    return {name: pad(rows) for name, rows in features.items()}
 
 
 def check_at_least_one(**numbers):

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasllm.data.conll import ENDINGS, read_conll
 from kerasllm.data.samples import SAMPLES
+from kerasllm.data.squad import is_squad, read_squad
 
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -51,7 +53,10 @@ def read_rows(
     | `x.csv` | a record; the first one names the columns; a text may hold quoted line breaks |
     | `x.tsv` | a line of fields between tabs; quotes are plain characters |
     | `x.txt` | a line `label text`, split at its first space; or a text, if no label is asked |
+    | `x.txt` with tabs, and a `header` | as `x.tsv` |
     | `x.jsonl`, `x.json` | an object on a line of its own, or one of a list |
+    | `x.json` in SQuAD's layout | a question: `question`, `context`, `answers`, and its `id` |
+    | `x.conll`, `x.bmes`, `x.bio`, `x.annotated` | a sentence: lists of `tokens` and `tags` |
     | a folder | a text file; the name of its subfolder is the label |
     | `"sample:NAME[:SPLIT]"` | a row of a set in `kerasllm.data.SAMPLES` |
     | `"hf:NAME[:SPLIT]"` | a row of a Hugging Face dataset (needs the package `datasets`) |
@@ -163,13 +168,15 @@ def label_ids(rows, labels) -> np.ndarray:
     return result
 
 
-def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0) -> tuple[list, ...]:
+def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0, by=None) -> tuple[list, ...]:
     """Shuffle the rows with a seed and cut them into parts, the same on every machine.
 
     Args:
         rows: sequence.
         fractions: sizes of the parts, positive, with sum 1.
         seed: int, at least 0.
+        by: str or None, a column whose equal values stay together, such as the sentence that has
+            several translations; the fractions are those of the values then.
 
     Returns:
         A tuple of lists, one a fraction; together they hold each row once.
@@ -182,6 +189,12 @@ def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0) -> tuple[list, ...]:
         >>> len(train), len(dev), len(test)
         (8, 1, 1)
     """
+    if by is not None:
+        groups = {}
+        for row in rows:
+            groups.setdefault(row[by], []).append(row)
+        parts = split_rows(list(groups.values()), fractions, seed)
+        return tuple([row for group in part for row in group] for part in parts)
     if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"`fractions` must be positive with sum 1. Received: {fractions}.")
     # Raw PCG64 output is the one stream that NumPy promises never to change; `permutation` is not.
@@ -260,20 +273,27 @@ def _reject(value, argument, place):
 
 def _file_records(path, needed, header):
     suffix = path.suffix.lower()
-    if suffix not in (".json", ".jsonl", *TABLES):
+    known = (".json", ".jsonl", *TABLES, *ENDINGS)
+    if suffix not in known:
         raise ValueError(
-            f"`source` must be a folder or a file that ends in "
-            f"{_listing(['.json', '.jsonl', *TABLES])}. Received: '{path}'."
+            f"`source` must be a folder or a file that ends in {_listing(known)}. Received: "
+            f"'{path}'."
         )
     text = _decode(path.name, path.read_bytes())
     if not text.strip():
         raise ValueError(f"`source` must hold rows. Received: '{path}', an empty file.")
     if suffix in TABLES:
+        if suffix == ".txt" and header is not None and "\t" in text.partition("\n")[0]:
+            suffix = ".tsv"
         if header is None and suffix == ".txt":
             header = ("label", "text") if "label" in needed else ("text",)
         lines = _table_lines(path.name, suffix, text, header)
         return _table_records(path.name, lines, needed, header)
     _reject(header, "header", "a .csv, .tsv or .txt file")
+    if suffix in ENDINGS:
+        return read_conll(path.name, text)
+    if suffix == ".json" and is_squad(whole := _whole(text)):
+        return read_squad(path.name, whole)
     return _json_records(path.name, text)
 
 
@@ -346,6 +366,14 @@ def _json_records(file, text):
         if type(item) is not dict:
             raise ValueError(f"{where}: the row must be a JSON object. Received: {_short(item)}.")
         yield where, item
+
+
+def _whole(text):
+    """What a JSON file holds that is one object; None where it is something else."""
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else None
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def _json(file, first_line, text):

@@ -1,10 +1,14 @@
-"""How good a model is: figures (`metrics`), pictures (`plots`) and a page of both (`report`).
+"""How good a model is: figures, tables and pictures (`result`), and a page of them (`report`).
 
-TensorFlow is imported only when `evaluate` runs a model.
+Nothing here runs a model: `kerasllm.evaluate` does.
 """
 
-from kerasllm.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
-from kerasllm.evaluation.metrics import ClassificationResult, evaluate_classes, worst_examples
+from kerasllm.evaluation.metrics import (
+    ClassificationResult,
+    evaluate_classes,
+    evaluate_scores,
+    worst_examples,
+)
 from kerasllm.evaluation.plots import (
     plot_classes,
     plot_confidence,
@@ -12,13 +16,15 @@ from kerasllm.evaluation.plots import (
     plot_history,
 )
 from kerasllm.evaluation.report import write_report
+from kerasllm.evaluation.result import Picture, Table, lines
 
 __all__ = [
     "ClassificationResult",
-    "Evaluation",
-    "evaluate",
+    "Picture",
+    "Table",
     "evaluate_classes",
     "evaluate_scores",
+    "lines",
     "plot_classes",
     "plot_confidence",
     "plot_confusion",

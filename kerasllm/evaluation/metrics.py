@@ -1,10 +1,12 @@
 """How good a classifier is, from the scores it gave: NumPy and scikit-learn, no TensorFlow."""
 
 import dataclasses
-import unicodedata
 
 import numpy as np
 import sklearn.metrics
+
+from kerasllm.data.rows import label_ids
+from kerasllm.evaluation.result import Picture, Table
 
 BINS = 10  # of confidence, as wide as each other
 
@@ -67,6 +69,7 @@ class ClassificationResult:
         classes: tuple of `Scores`, in the order of the labels.
         confusion: tuple of tuples of int; `confusion[i][j]` rows of class `i` are predicted as `j`.
         bins: tuple of `Bin`, from the least to the most confident; those without rows are left out.
+        worst: tuple of dicts, of `worst_examples`.
     """
 
     rows: int
@@ -78,6 +81,7 @@ class ClassificationResult:
     classes: tuple[Scores, ...]
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[Bin, ...]
+    worst: tuple[dict, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,7 +117,7 @@ class ClassificationResult:
         matrix = np.array(self.confusion)
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:count]
-        pairs = [divmod(int(index), len(self.classes)) for index in order]
+        pairs = [divmod(int(index), len(matrix)) for index in order]
         return [
             (self.labels[true], self.labels[predicted], int(matrix[true, predicted]))
             for true, predicted in pairs
@@ -125,7 +129,7 @@ class ClassificationResult:
         values = dataclasses.asdict(self)
         values["classes"] = list(values["classes"])
         values["confusion"] = [list(row) for row in self.confusion]
-        values["bins"] = list(values["bins"])
+        values["bins"], values["worst"] = list(values["bins"]), list(values["worst"])
         return {**values, "notes": list(self.notes)}
 
     @classmethod
@@ -146,24 +150,76 @@ class ClassificationResult:
         fields["classes"] = tuple(Scores(**scores) for scores in values["classes"])
         fields["confusion"] = tuple(tuple(row) for row in values["confusion"])
         fields["bins"] = tuple(Bin(**bounds) for bounds in values["bins"])
+        fields["worst"] = tuple(values["worst"])
         return cls(**fields)
 
-    def __str__(self):
-        lines = [
-            f"{self.rows} rows, {len(self.classes)} classes: accuracy {self.accuracy:.4f}, "
-            f"log loss {self.log_loss:.4f}, calibration error {self.calibration_error:.4f}",
-            "",
+    def figures(self) -> dict:
+        """Return the figures that sum it up, by name."""
+        return {
+            "accuracy": self.accuracy,
+            "macro F1": self.macro.f1,
+            "log loss": self.log_loss,
+            "calibration error": self.calibration_error,
+            "rows": self.rows,
+            "classes": len(self.classes),
+        }
+
+    def tables(self) -> list[Table]:
+        """Return the table of classes, the weakest first."""
+        weakest = sorted(self.classes, key=lambda scores: scores.f1)
+        return [self._table(weakest)]
+
+    def _table(self, classes):
+        def row(scores):
+            return scores.name, scores.precision, scores.recall, scores.f1, scores.support
+
+        return Table(
+            "Classes",
+            ("class", "precision", "recall", "F1", "rows"),
+            tuple(map(row, classes)),
+            "Precision: of the rows predicted as this class, the share that is of it. Recall: of "
+            "the rows of this class, the share that was found. F1: their harmonic mean. The "
+            "weakest class comes first.",
+            (row(self.macro), row(self.weighted)),
+            bar="F1",
+        )
+
+    def pictures(self) -> list[Picture]:
+        """Return the confusion matrix and how far the scores can be read as probabilities."""
+        from kerasllm.evaluation import plots  # figures alone need no Matplotlib
+
+        confusions = " ".join(
+            f"{rows} of {label} predicted as {other}." for label, other, rows in self.confusions(3)
+        )
+        bins = " ".join(
+            f"Scores {bin.low:.1f} to {bin.high:.1f}: {bin.accuracy:.0%} right of {bin.rows}."
+            for bin in self.bins
+        )
+        return [
+            Picture(
+                "Confusion matrix",
+                plots.plot_confusion(self),
+                "Each line holds the rows of one true label; the diagonal is right, all else is a "
+                "mistake.",
+                f"Confusion matrix of {len(self.classes)} classes. {confusions or 'No mistakes.'}",
+            ),
+            Picture(
+                "Confidence",
+                plots.plot_confidence(self),
+                "On the dashed line a score can be read as a probability. Below it the model is "
+                "surer than it should be, above it less sure.",
+                "Accuracy by score of the predicted label; calibration error "
+                f"{self.calibration_error:.3f}. {bins}",
+            ),
         ]
-        table = [*self.classes, self.macro, self.weighted]
-        width = max(_width(scores.name) for scores in table)
-        lines.append(f"{'':{width}}  precision  recall      f1    rows")
-        for scores in table:
-            name = scores.name + " " * (width - _width(scores.name))
-            lines.append(
-                f"{name}  {scores.precision:9.4f}  {scores.recall:6.4f}  {scores.f1:6.4f}  "
-                f"{scores.support:6d}"
-            )
-        return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+
+    def __str__(self):
+        first = (
+            f"{self.rows} rows, {len(self.classes)} classes: accuracy {self.accuracy:.4f}, "
+            f"log loss {self.log_loss:.4f}, calibration error {self.calibration_error:.4f}"
+        )
+        notes = ["", *self.notes] if self.notes else []
+        return "\n".join([first, "", str(self._table(self.classes)), *notes])
 
 
 def evaluate_classes(targets, scores, labels) -> ClassificationResult:
@@ -209,6 +265,31 @@ def evaluate_classes(targets, scores, labels) -> ClassificationResult:
         confusion=tuple(map(tuple, matrix.reshape(len(labels), -1).tolist())),
         bins=bins,
     )
+
+
+def evaluate_scores(rows, scores, labels, worst=20) -> ClassificationResult:
+    """Compare the scores that a classifier gave to rows with their labels.
+
+    Args:
+        rows: list of rows with `text` and `label`.
+        scores: float `(rows, num_classes)`, probabilities.
+        labels: sequence of str, names of the classes.
+        worst: int, how many of the worst examples to keep.
+
+    Returns:
+        A `ClassificationResult` with `worst`.
+
+    Raises:
+        ValueError: a row has another label, or the scores are no probabilities.
+
+    Example:
+        >>> rows = [{"text": "Lovely.", "label": "good"}]
+        >>> evaluate_scores(rows, [[0.1, 0.9]], ["bad", "good"]).accuracy
+        1.0
+    """
+    targets = label_ids(rows, labels)
+    examples = worst_examples(rows, targets, scores, labels, worst)
+    return dataclasses.replace(evaluate_classes(targets, scores, labels), worst=tuple(examples))
 
 
 def worst_examples(rows, targets, scores, labels, count=20) -> list[dict]:
@@ -349,8 +430,3 @@ def _checked_scores(scores):
 def _listing(names, most=10):
     more = [f"{len(names) - most} more"] if len(names) > most else []
     return ", ".join([f"'{name}'" for name in names[:most]] + more)
-
-
-def _width(text):
-    """Columns of a terminal that a text takes: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

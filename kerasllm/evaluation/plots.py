@@ -60,6 +60,25 @@ class _Picture(Figure):
         return file.getvalue()
 
 
+@contextlib.contextmanager
+def picture(width, height):
+    """Give a fresh figure, to be drawn on in the style of all pictures.
+
+    Args:
+        width: float, inches.
+        height: float, inches.
+
+    Yields:
+        `matplotlib.figure.Figure`.
+
+    Example:
+        >>> with picture(4, 3) as figure:
+        ...     axes = figure.add_subplot()
+    """
+    with _style():
+        yield _Picture(figsize=(width, height), layout="constrained")
+
+
 def plot_history(history) -> Figure:
     """Draw the loss and each metric over the epochs, training against validation.
 
@@ -139,17 +158,58 @@ def plot_classes(result) -> Figure:
         ['bad (1 row)', 'good (1 row)']
     """
     classes = sorted(result.classes, key=lambda scores: scores.f1)
-    columns = math.ceil(len(classes) / COLUMN)
-    lines = math.ceil(len(classes) / columns)
+    average = ("macro average", result.macro.f1)
+    return plot_f1(classes, average, title="F1 of each class, weakest first")
+
+
+def plot_f1(parts, average, *, title, noun="row") -> Figure:
+    """Draw an F1 for each of several parts as a bar.
+
+    Args:
+        parts: sequence of what has a `name` (str), `f1` (float) and `support` (int), the topmost
+            first.
+        average: tuple of str and float, a line across the bars.
+        title: str.
+        noun: str, what `support` counts.
+
+    Returns:
+        A `Figure`; over 40 bars are set in several columns.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> part = SimpleNamespace(name="who", f1=0.5, support=8)
+        >>> figure = plot_f1([part], ("mean", 0.5), title="F1", noun="question")
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['who (8 questions)']
+    """
+    columns = math.ceil(len(parts) / COLUMN) or 1
+    lines = math.ceil(len(parts) / columns)
     with _style():
         size = (6.4 if columns == 1 else 5.2 * columns, 0.22 * lines + 1.1)
         figure = _Picture(figsize=size, layout="constrained")
         all_axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
         for number, axes in enumerate(all_axes):
-            part = classes[number * lines : (number + 1) * lines]
-            _draw_bars(axes, part, result.macro.f1, lines)
-        all_axes[0].set_title("F1 of each class, weakest first", loc="left")
+            _draw_bars(axes, parts[number * lines : (number + 1) * lines], average, lines, noun)
+        all_axes[0].set_title(title, loc="left")
         all_axes[-1].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    return figure
+
+
+def plot_numbers(result) -> Figure:
+    """Draw the numbers that a model gave over the right ones.
+
+    Args:
+        result: a `NumbersResult`.
+
+    Returns:
+        A `Figure` with one axes.
+    """
+    right, given = np.array(result.points).T
+    with picture(4.8, 4.8) as figure:
+        axes = figure.add_subplot(xlabel="right", ylabel="given")
+        axes.scatter(right, given, s=9, color=BLUE, alpha=0.4, linewidths=0)
+        ends = [min(right.min(), given.min()), max(right.max(), given.max())]
+        axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
     return figure
 
 
@@ -193,6 +253,32 @@ def plot_confidence(result) -> Figure:
         top.legend(loc="upper left")
         bottom.bar(middles, [b.rows for b in bins], 0.9 * width, color=GREY)
         bottom.set(xlabel="score of the predicted label", ylabel="rows")
+    return figure
+
+
+def plot_spread(values, name) -> Figure:
+    """Draw how values are spread, with their median.
+
+    Args:
+        values: sequence of float, at least one.
+        name: str, what they are.
+
+    Returns:
+        A `Figure`.
+
+    Example:
+        >>> plot_spread([0.1, 0.5, 0.6], "ROUGE-L").axes[0].get_xlabel()
+        'ROUGE-L'
+    """
+    middle = float(np.median(values))
+    with _style():
+        figure = _Picture(figsize=(5.6, 3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.hist(values, bins=20, color=BLUE)
+        axes.axvline(middle, color=ORANGE, linestyle="--", label=f"median {middle:.3g}")
+        axes.set(xlabel=name, ylabel="rows")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.legend()
     return figure
 
 
@@ -325,21 +411,24 @@ def _draw_confusions(axes, result):
     axes.set_ylim(CONFUSIONS - 0.4, -0.6)
 
 
-def _draw_bars(axes, classes, macro, lines):
-    values = [scores.f1 for scores in classes]
-    axes.barh(range(len(classes)), values, color=BLUE, height=0.75)
+def _draw_bars(axes, parts, average, lines, noun):
+    values = [part.f1 for part in parts]
+    axes.barh(range(len(parts)), values, color=BLUE, height=0.75)
     for line, value in enumerate(values):
         axes.text(1.03, line, f"{value:.2f}", va="center", fontsize=8)
-    names = [f"{_shown(scores.name)} ({_rows(scores.support)})" for scores in classes]
-    axes.set_yticks(range(len(classes)), names)
-    axes.axvline(macro, color=ORANGE, linestyle="--", label=f"macro average {macro:.2f}")
+    names = [f"{_shown(part.name)} ({_count(part.support, noun)})" for part in parts]
+    axes.set_yticks(range(len(parts)), names)
+    name, value = average
+    axes.axvline(value, color=ORANGE, linestyle="--", label=f"{name} {value:.2f}")
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(0, 1), ylim=(lines - 0.4, -0.6), xlabel="F1")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
 
 
-def _rows(count):
-    return f"{count} row" if count == 1 else f"{count} rows"
+def _count(count, noun):
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
 
 
 def _shown(label, most=30):

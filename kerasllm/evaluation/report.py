@@ -15,6 +15,7 @@ import markupsafe
 
 from kerasllm.atomic import whole
 from kerasllm.evaluation import plots
+from kerasllm.evaluation.result import Picture
 
 PACKAGES = (
     "kerasllm",
@@ -27,7 +28,7 @@ PACKAGES = (
 )
 SHORT_TEXT = 280  # characters; a longer text of an example is folded
 LONGEST_TEXT = 5000  # characters; the rest of an example is left out
-SHOWN_CLASSES = 20  # rows of the table of classes; the others are folded
+SHOWN_ROWS = 20  # of a table; the others are folded
 
 # What HTML has no place for, escaped or not: control characters, halves of surrogate pairs, and
 # noncharacters.
@@ -43,7 +44,6 @@ def write_report(
     settings,
     history=None,
     result=None,
-    worst=(),
     exports=(),
     notes=(),
     seconds=None,
@@ -55,8 +55,8 @@ def write_report(
         title: str, the heading of the page.
         settings: dict from a name to a value, what the run was started with.
         history: dict as for `plot_history`, for the learning curves.
-        result: `ClassificationResult`, for the figures, the table of classes and the pictures.
-        worst: list of dicts of `worst_examples`.
+        result: what an evaluation found (`kerasllm.evaluation.result`), for its figures, tables,
+            pictures and worst examples.
         exports: list of dicts, one an exported file, from a name (`target`, `path`,
             `largest_difference`, `label_flips`, `megabytes`, …) to a value; each name is a column.
         notes: list of str, shown above all else.
@@ -67,7 +67,7 @@ def write_report(
 
     Raises:
         OSError: the file can't be written; the message names it.
-        TypeError: `settings`, `worst`, `exports` or `notes` are not as above.
+        TypeError: `settings`, `exports` or `notes` are not as above.
 
     Example:
         >>> from kerasllm.evaluation import evaluate_classes
@@ -79,7 +79,6 @@ def write_report(
     """
     notes = [notes] if isinstance(notes, str) else notes
     _check("settings", [settings], Mapping, "a dict")
-    _check("worst", worst, Mapping, "a list of dicts")
     _check("exports", exports, Mapping, "a list of dicts")
     _check("notes", notes, str, "a list of strings")
     page = _template().render(
@@ -87,13 +86,11 @@ def write_report(
         written=datetime.datetime.now().astimezone(),
         tiles=_tiles(result, seconds),
         notes=[*notes, *(result.notes if result else ())],
-        history=_picture(plots.plot_history, history) if history else None,
+        history=_source(plots.plot_history(history)) if history else None,
         curves=_curves(history) if history else [],
-        result=result,
-        classes=sorted(enumerate(result.classes), key=lambda c: c[1].f1) if result else [],
-        confusion=_picture(plots.plot_confusion, result) if result else None,
-        confidence=_picture(plots.plot_confidence, result) if result else None,
-        worst=worst,
+        tables=result.tables() if result else [],
+        pictures=[(picture, _source(picture.figure)) for picture in _pictures(result)],
+        worst=result.worst if result else [],
         columns=list(dict.fromkeys(name for export in exports for name in export)),
         exports=exports,
         settings=settings,
@@ -121,7 +118,7 @@ def _template():
     )
     environment.filters["value"] = _value
     environment.globals.update(
-        SHORT_TEXT=SHORT_TEXT, LONGEST_TEXT=LONGEST_TEXT, SHOWN_CLASSES=SHOWN_CLASSES
+        SHORT_TEXT=SHORT_TEXT, LONGEST_TEXT=LONGEST_TEXT, SHOWN_ROWS=SHOWN_ROWS, zip=zip
     )
     file = importlib.resources.files("kerasllm.evaluation") / "report.html.jinja"
     return environment.from_string(file.read_text(encoding="utf-8"))
@@ -146,18 +143,16 @@ def _value(value):
 
 
 def _tiles(result, seconds):
-    tiles = []
-    if result:
-        tiles += [
-            ("accuracy", f"{result.accuracy:.2%}"),
-            ("macro F1", f"{result.macro.f1:.4f}"),
-            ("log loss", f"{result.log_loss:.4f}"),
-            ("rows tested", f"{result.rows:,}"),
-            ("classes", f"{len(result.classes):,}"),
-        ]
-    if seconds is not None:
-        tiles.append(("time", _duration(seconds)))
-    return tiles
+    tiles = [(name, _figure(value)) for name, value in (result.figures() if result else {}).items()]
+    return tiles if seconds is None else [*tiles, ("time", _duration(seconds))]
+
+
+def _figure(value):
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _pictures(result):
+    return [Picture(*picture) for picture in (result.pictures() if result else [])]
 
 
 def _duration(seconds):
@@ -175,8 +170,8 @@ def _curves(history):
     ]
 
 
-def _picture(plot, data):
-    svg = plots.to_svg(plot(data)).encode("utf-8")
+def _source(figure):
+    svg = plots.to_svg(figure).encode("utf-8")
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
 
 

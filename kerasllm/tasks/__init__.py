@@ -1,23 +1,115 @@
 """Tasks: for each, how a row is encoded, what is optimised, and how an output reads.
 
-A task is a module with these names: `MODEL`, the class it trains; `COLUMNS` and `OPTIONAL_COLUMNS`
-of a row; `MONITOR`, the figure that says which epoch is best; `loss()` and `metrics()` for
-`model.compile`; `encode(model, rows, max_length)`; `predict(model, rows)`; `answers(labels,
-outputs)`.
+A task is a module with these names:
+
+- `MODEL`: the class it trains; `COLUMNS` and `OPTIONAL_COLUMNS`: of a row; `INPUTS`: the columns
+  that a row must have to be answered; `MONITOR`: the figure that says which epoch is best;
+  `RESULT`: the class of its results (`kerasllm.evaluation.result`).
+- `head(rows)`: dict, what a model's head must be for these training rows, as arguments of `MODEL`.
+- `texts(rows)`: list of str, what a vocabulary is trained from.
+- `loss()` and `metrics()`: for `model.compile`.
+- `encode(model, rows, max_length)`: inputs, targets and perhaps weights, for `data.batches`; or,
+  where data is streamed or differs from pass to pass, `dataset(model, source, batch_size,
+  max_length, training, seed)`.
+- `predict(model, rows)`: an output for each row; `answers(model, rows, outputs)`: these in words, a
+  dict each; `evaluate(model, rows, outputs)`: a `RESULT`.
 """
 
-from kerasllm.tasks import text_classification
+from kerasllm.tasks import (
+    causal_lm,
+    chat,
+    contrastive,
+    denoising,
+    extractive_summarization,
+    masked_lm,
+    masked_lm_pairs,
+    multi_label,
+    question_answering,
+    replaced_token_detection,
+    summarization,
+    text_classification,
+    text_regression,
+    token_classification,
+    translation,
+)
 
-TASKS = {"text_classification": text_classification}
+TASKS = {
+    "text_classification": text_classification,
+    "multi_label": multi_label,
+    "text_regression": text_regression,
+    "token_classification": token_classification,
+    "question_answering": question_answering,
+    "translation": translation,
+    "summarization": summarization,
+    "extractive_summarization": extractive_summarization,
+    "chat": chat,
+    "masked_lm_pairs": masked_lm_pairs,
+    "masked_lm": masked_lm,
+    "replaced_token_detection": replaced_token_detection,
+    "causal_lm": causal_lm,
+    "denoising": denoising,
+    "contrastive": contrastive,
+}
 
 
 def task_of(model):
-    """Return the task that trains a model.
+    """Return the task that a model is for: that in its `task`, or the first that trains its class.
 
     Args:
         model: `keras.Model`.
 
     Returns:
-        A module of `TASKS`, or None where the model is of no class that a task trains.
+        A module of `TASKS`, or None where no task trains models of its class.
     """
+    named = TASKS.get(getattr(model, "task", None))
+    if named is not None and isinstance(model, named.MODEL):
+        return named
     return next((task for task in TASKS.values() if isinstance(model, task.MODEL)), None)
+
+
+def task_named(name):
+    """Return a task by its name.
+
+    Args:
+        name: str.
+
+    Returns:
+        A module of `TASKS`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {name!r}.")
+    return TASKS[name]
+
+
+def evaluate(model, rows, *, max_length=None, batch_size=32):
+    """Compare a model's answers with what rows say is right.
+
+    Args:
+        model: a model that a task trains, with its tokenizer.
+        rows: list of rows as the task wants them.
+        max_length: int or None: texts are cut to so many tokens; None for all the model can take.
+        batch_size: int.
+
+    Returns:
+        The task's result, e.g. `evaluation.ClassificationResult`.
+
+    Raises:
+        TypeError: no task trains such a model.
+        ValueError: a row is not as the task wants it.
+
+    Example:
+        >>> found = evaluate(model, read_rows("test.csv"))  # doctest: +SKIP
+        >>> found.accuracy  # doctest: +SKIP
+        0.8979
+    """
+    task = task_of(model)
+    if task is None:
+        raise TypeError(
+            f"`model` must be one that a task trains. Received: a {type(model).__name__} (give its "
+            "scores to `evaluate_scores`)."
+        )
+    outputs = task.predict(model, rows, max_length=max_length, batch_size=batch_size)
+    return task.evaluate(model, rows, outputs)

@@ -4,13 +4,26 @@ import keras
 import numpy as np
 
 from kerasllm.data.batches import batches
-from kerasllm.data.rows import label_ids
+from kerasllm.data.rows import label_ids, label_names
+from kerasllm.evaluation import ClassificationResult, evaluate_scores
 from kerasllm.models.text_classifier import TextClassifier
 
 MODEL = TextClassifier
 COLUMNS = ("text", "label")
 OPTIONAL_COLUMNS = ("text_pair",)
+INPUTS = ("text",)
 MONITOR = "val_accuracy"
+RESULT = ClassificationResult
+
+
+def head(rows):
+    """What a model's head must be for these rows: it has their labels."""
+    return {"labels": label_names(rows)}
+
+
+def texts(rows):
+    """The texts of rows, for a vocabulary."""
+    return [row[column] for row in rows for column in ("text", "text_pair") if column in row]
 
 
 def loss():
@@ -43,6 +56,23 @@ def encode(model, rows, max_length=None):
 
 def features(model, rows, max_length=None):
     """Turn the texts of rows into the model's inputs, as `encode` does."""
+    max_length = longest_row(model, max_length)
+    return model.tokenizer([row["text"] for row in rows], _pairs(rows), max_length=max_length)
+
+
+def longest_row(model, max_length=None):
+    """Return how many tokens a row of a model's inputs may have.
+
+    Args:
+        model: has `tokenizer` and `config`.
+        max_length: int or None for all the model can take.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: `max_length` is beyond the model's, or the model has no tokenizer.
+    """
     if model.tokenizer is None:
         raise ValueError(
             "`model` must have a tokenizer. Received: model.tokenizer=None (set it to the one that "
@@ -54,11 +84,7 @@ def features(model, rows, max_length=None):
             f"`max_length` must be at most {longest}, the positions that the model knows. "
             f"Received: {max_length}."
         )
-    return model.tokenizer(
-        [row["text"] for row in rows],
-        _pairs(rows),
-        max_length=longest if max_length is None else max_length,
-    )
+    return longest if max_length is None else max_length
 
 
 def _pairs(rows):
@@ -70,6 +96,11 @@ def _pairs(rows):
         where = getattr(rows[alone], "where", f"rows[{alone}]")
         raise ValueError(f"{where}: `text_pair` must be in all rows or in none (fill it in).")
     return pairs or None
+
+
+def probabilities(logits):
+    """Turn logits into probabilities, of one class out of all."""
+    return keras.ops.softmax(logits, axis=-1)
 
 
 def predict(model, rows, *, max_length=None, batch_size=32):
@@ -84,6 +115,22 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     Returns:
         float32 `(rows, num_classes)`, each row summing to 1.
     """
+    logits = logits_of(model, rows, max_length, batch_size)
+    return keras.ops.convert_to_numpy(probabilities(logits))
+
+
+def logits_of(model, rows, max_length=None, batch_size=32):
+    """Run a model over rows.
+
+    Args:
+        model: `TextClassifier` with a tokenizer.
+        rows: list of dicts with `text`, and `text_pair` in all or in none.
+        max_length: int or None, as for `encode`.
+        batch_size: int.
+
+    Returns:
+        float32 `(rows, num_classes)`.
+    """
     inputs = features(model, rows, max_length)
     # Rows of like length share a batch, so little padding is computed; then back into order.
     order = np.argsort(inputs["padding_mask"].sum(axis=1), kind="stable")
@@ -92,16 +139,15 @@ def predict(model, rows, *, max_length=None, batch_size=32):
         batch_size=batch_size,
         max_length=model.config.max_length,
     )
-    logits = model.predict(data, verbose=0)
-    scores = keras.ops.convert_to_numpy(keras.ops.softmax(logits, axis=-1))
-    return scores[np.argsort(order)]
+    return model.predict(data, verbose=0)[np.argsort(order)]
 
 
-def answers(labels, scores):
+def answers(model, rows, scores):
     """Put class probabilities into words.
 
     Args:
-        labels: sequence of str, names of the classes.
+        model: has `labels`, the names of the classes.
+        rows: list of dicts.
         scores: float `(rows, num_classes)`.
 
     Returns:
@@ -109,9 +155,26 @@ def answers(labels, scores):
     """
     return [
         {
-            "label": labels[int(row.argmax())],
+            "label": model.labels[int(row.argmax())],
             "score": float(row.max()),
-            "scores": {label: float(score) for label, score in zip(labels, row)},
+            "scores": {label: float(score) for label, score in zip(model.labels, row)},
         }
         for row in np.asarray(scores)
     ]
+
+
+def evaluate(model, rows, scores):
+    """Compare class probabilities with the labels of rows.
+
+    Args:
+        model: has `labels`, the names of the classes.
+        rows: list of rows with `text` and `label`.
+        scores: float `(rows, num_classes)`.
+
+    Returns:
+        `evaluation.ClassificationResult`.
+
+    Raises:
+        ValueError: a row has a label that the model doesn't know.
+    """
+    return evaluate_scores(rows, scores, model.labels)

@@ -2,7 +2,17 @@
 
 from kerasllm.training.fit import fit
 from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.privacy import Privacy
 from kerasllm.training.schedules import LinearWarmup
 from kerasllm.training.strategies import STRATEGIES, strategy
 
-__all__ = ["STRATEGIES", "AdamW", "LinearWarmup", "fit", "freeze", "layer_rates", "strategy"]
+__all__ = [
+    "STRATEGIES",
+    "AdamW",
+    "LinearWarmup",
+    "Privacy",
+    "fit",
+    "freeze",
+    "layer_rates",
+    "strategy",
+]

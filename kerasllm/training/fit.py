@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.batches import batches, check_at_least_one
-from kerasllm.tasks import task_of
+from kerasllm.tasks import task_named, task_of
 from kerasllm.training.callbacks import BestEpoch, Progress
 from kerasllm.training.checkpoints import Checkpoints
 from kerasllm.training.keras_mends import mend
 from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.privacy import private_step
 from kerasllm.training.schedules import LinearWarmup
 from kerasllm.training.strategies import is_chief
 
@@ -23,6 +24,7 @@ def fit(
     train,
     validation=None,
     *,
+    task=None,
     epochs=3,
     batch_size=32,
     learning_rate=5e-5,
@@ -37,6 +39,7 @@ def fit(
     tensorboard=None,
     backup=None,
     backup_every=100,
+    privacy=None,
     callbacks=(),
     progress=True,
 ):
@@ -52,6 +55,8 @@ def fit(
             strategy it shall be trained under; or any compiled `keras.Model`, then with datasets.
         train: list of rows as the task wants them, or a `tf.data.Dataset` of batches.
         validation: the same, or None. With it, the weights of the best epoch are kept.
+        task: str, a name in `kerasllm.tasks.TASKS`, which becomes the model's; or None for the
+            model's `task`, or the first that trains models of its class.
         epochs: int, the most passes over `train`.
         batch_size: int, rows in a step, over all replicas together. (A `tf.data.Dataset` comes in
             batches of its own.)
@@ -71,12 +76,16 @@ def fit(
             of the last one: start it again with the same arguments. Several workers must see the
             same folder. It is removed when training has come to its end.
         backup_every: int, steps from one checkpoint to the next.
+        privacy: `Privacy`, or None: train with differential privacy, on rows, one device and
+            without `backup`. Batches are drawn at random then, and the gradient of each row is
+            clipped in place of their mean (`clip_norm`).
         callbacks: further Keras callbacks.
         progress: bool, whether to draw a progress bar on stderr.
 
     Returns:
         dict: name of a figure: list of its values, one an epoch; `learning_rate` (of a model that a
-        task trains) has one for every step, or for `MOST_RATES` of them.
+        task trains) has one for every step, or for `MOST_RATES` of them; with `privacy`, `epsilon`
+        is what was spent.
 
     Raises:
         ImportError: `tensorboard` is given, and the package is not installed.
@@ -96,12 +105,17 @@ def fit(
     _check(warmup=(warmup, 0 <= warmup <= 1, "be between 0 and 1"))
     with_best = patience is None or validation is not None
     _check(patience=(patience, with_best, "come with `validation`"))
-    task = task_of(model)
+    task = _task(model, task)
+    if privacy is not None:
+        _check_private(model, task, train, backup)
+        rate, clip_norm = min(1.0, batch_size / len(train)), None
     if not isinstance(train, tf.data.Dataset):
-        train = _encoded(model, task, train, batch_size, max_length, training=True, seed=seed)
+        options = dict(training=True, seed=seed, sampled=privacy is not None)
+        train = _encoded(model, task, train, batch_size, max_length, **options)
     if validation is not None and not isinstance(validation, tf.data.Dataset):
         validation = _encoded(model, task, validation, batch_size, max_length)
     steps = _steps(train)
+    train = _counted_by_passes(train, steps)
     schedule = None
     if task is not None:
         schedule = LinearWarmup(learning_rate, epochs * steps, round(warmup * epochs * steps))
@@ -121,10 +135,12 @@ def fit(
         checkpoints = Checkpoints(
             backup, train.element_spec, backup_every, watcher=best, writes=chief
         )
-        train = _counted_by_passes(train, steps)
         for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
             next(iter(train))
     first = checkpoints.epoch if checkpoints else 0
+    if privacy is not None:
+        noise = privacy.noise(rate, epochs * steps)
+        model.train_step = private_step(model, privacy, noise, batch_size, seed)
     ran = model.fit(
         train,
         validation_data=validation,
@@ -140,6 +156,9 @@ def fit(
         ],
     )
     history = _joined(checkpoints.history if checkpoints else {}, ran.history)
+    if privacy is not None:
+        del model.train_step  # that of its class is back
+        history["epsilon"] = [privacy.spent(rate, noise, steps * (i + 1)) for i in ran.epoch]
     if schedule is not None:
         history["learning_rate"] = _rates(schedule, (first + len(ran.epoch)) * steps)
     return history
@@ -148,7 +167,8 @@ def fit(
 def _counted_by_passes(dataset, steps):
     """The same data, whose order goes on when a pass begins, not when an iterator is made.
 
-    Keras makes iterators that it never uses.
+    Keras makes iterators that it never uses, more of them under a strategy: if each shuffled anew,
+    the order would depend on the strategy.
     """
     passes = tf.data.Dataset.from_tensors(0).flat_map(lambda _: dataset)
     return passes.apply(tf.data.experimental.assert_cardinality(steps))
@@ -158,6 +178,19 @@ def _joined(before, after):
     """The figures of a run that went on: those of the epochs before, and those since."""
     after = {name: [float(value) for value in values] for name, values in after.items()}
     return {name: before.get(name, []) + after.get(name, []) for name in {**before, **after}}
+
+
+def _task(model, name):
+    if name is None:
+        return task_of(model)
+    task = task_named(name)
+    if not isinstance(model, task.MODEL):
+        raise TypeError(
+            f"`model` must be a {task.MODEL.__name__} for the task {name!r}. Received: a "
+            f"{type(model).__name__}."
+        )
+    model.task = name
+    return task
 
 
 def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks):
@@ -170,7 +203,7 @@ def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze
             rate_factors=layer_rates(model.backbone, layer_decay) if layer_decay != 1 else None,
             global_clipnorm=clip_norm,
         )
-        model.compile(optimizer, task.loss(), metrics=task.metrics())
+        model.compile(optimizer, task.loss(), weighted_metrics=task.metrics())
 
 
 def _strategy(model):
@@ -184,18 +217,34 @@ def _check(**arguments):
             raise ValueError(f"`{name}` must {rule}. Received: {value!r}.")
 
 
-def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0):
+def _check_private(model, task, train, backup):
+    alone = _strategy(model).num_replicas_in_sync == 1
+    _check(privacy=("a strategy of several replicas", alone, "come with one device"))
+    _check(privacy=("a backup", backup is None, "come without `backup`"))
+    if isinstance(train, tf.data.Dataset) or not hasattr(task, "encode"):
+        raise TypeError(
+            "`train` must be rows of a task that encodes them, for `privacy` draws them at random. "
+            f"Received: a {type(train).__name__}."
+        )
+
+
+def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0, sampled=False):
     if task is None:
         raise TypeError(
             "`train` must be a `tf.data.Dataset` of batches for a model that no task trains. "
             f"Received: rows, and a {type(model).__name__}."
         )
-    inputs, targets = task.encode(model, rows, max_length)
+    if hasattr(task, "dataset"):
+        options = dict(max_length=max_length, training=training, seed=seed)
+        return task.dataset(model, rows, batch_size=batch_size, **options)
+    inputs, targets, *weights = task.encode(model, rows, max_length)
     return batches(
         inputs,
         targets,
         batch_size,
+        sample_weight=weights[0] if weights else None,
         shuffle=training,
+        sampled=sampled,
         seed=seed,
         max_length=model.config.max_length,
     )

@@ -1,0 +1,132 @@
+"""How good a regression is: how far its numbers are off, and how well they keep the order."""
+
+import dataclasses
+
+import numpy as np
+import scipy.stats
+
+from kerasllm.evaluation.result import Picture, Table, lines
+
+WORST = 20
+SHOWN = 1000  # points of the picture and of what is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class NumbersResult:
+    """What `evaluate_numbers` found.
+
+    Args:
+        rows: int, number of rows.
+        spearman: float, correlation of the ranks.
+        pearson: float, correlation of the numbers.
+        error: float, mean absolute error.
+        squared_error: float, mean squared error.
+        points: tuple of pairs of float, right and given numbers of up to 1000 rows.
+        worst: tuple of dicts, the rows with the largest errors.
+    """
+
+    rows: int
+    spearman: float
+    pearson: float
+    error: float
+    squared_error: float
+    points: tuple
+    worst: tuple = ()
+
+    @property
+    def notes(self):
+        """Sentences for the reader."""
+        if np.isnan(self.spearman):
+            return ("All numbers are alike, so there is no correlation.",)
+        return ()
+
+    def figures(self) -> dict:
+        """Return the figures, by name."""
+        return {
+            "Spearman": self.spearman,
+            "Pearson": self.pearson,
+            "mean absolute error": self.error,
+            "mean squared error": self.squared_error,
+            "rows": self.rows,
+        }
+
+    def tables(self) -> list[Table]:
+        """Return no tables: the figures say all."""
+        return []
+
+    def pictures(self) -> list[Picture]:
+        """Return the given numbers over the right ones."""
+        from kerasllm.evaluation.plots import plot_numbers  # figures alone need no Matplotlib
+
+        return [
+            Picture(
+                "Numbers",
+                plot_numbers(self),
+                "On the dashed line a number is right.",
+                f"Given over right numbers of {len(self.points)} rows; Spearman's correlation "
+                f"{self.spearman:.3f}, mean absolute error {self.error:.3f}.",
+            )
+        ]
+
+    def to_dict(self) -> dict:
+        """Return all of it as plain values, ready for `json.dumps`."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "points": [list(point) for point in self.points]}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Make a result again from what `to_dict` gave."""
+        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        points = tuple(tuple(point) for point in fields["points"])
+        return cls(**{**fields, "points": points, "worst": tuple(fields["worst"])})
+
+    def __str__(self):
+        return lines(self.figures())
+
+
+def evaluate_numbers(rows, targets, outputs) -> NumbersResult:
+    """Compare numbers that a model gave with the right ones.
+
+    Args:
+        rows: list of rows with `text` (and `text_pair`).
+        targets: float `(rows,)`.
+        outputs: float `(rows,)`.
+
+    Returns:
+        `NumbersResult`.
+
+    Raises:
+        ValueError: there are fewer than two rows, or not as many outputs as rows.
+
+    Example:
+        >>> rows = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+        >>> result = evaluate_numbers(rows, [1.0, 2.0, 3.0], [0.9, 2.5, 2.6])
+        >>> round(result.spearman, 3), round(result.error, 3)
+        (1.0, 0.333)
+    """
+    targets, outputs = np.asarray(targets, float), np.asarray(outputs, float)
+    if targets.shape != outputs.shape or len(targets) != len(rows) or len(rows) < 2:
+        raise ValueError(
+            "`outputs` must be one for each of at least two `rows`. Received: "
+            f"{len(rows)} rows, shapes {targets.shape} and {outputs.shape}."
+        )
+    off = np.abs(outputs - targets)
+    alike = np.ptp(targets) == 0 or np.ptp(outputs) == 0  # SciPy would warn, and give NaN too
+    return NumbersResult(
+        rows=len(rows),
+        spearman=np.nan if alike else float(scipy.stats.spearmanr(targets, outputs).statistic),
+        pearson=np.nan if alike else float(scipy.stats.pearsonr(targets, outputs).statistic),
+        error=float(off.mean()),
+        squared_error=float(np.mean(off**2)),
+        points=tuple(zip(targets[:SHOWN].tolist(), outputs[:SHOWN].tolist())),
+        worst=tuple(
+            _example(rows[i], i, targets[i], outputs[i])
+            for i in np.argsort(-off, kind="stable")[:WORST].tolist()
+        ),
+    )
+
+
+def _example(row, number, right, given):
+    pair = {"text_pair": row["text_pair"]} if "text_pair" in row else {}
+    where = getattr(row, "where", "") or f"rows[{number}]"
+    return {"text": row["text"], **pair, "right": right, "given": given, "where": where}

@@ -1,0 +1,92 @@
+"""What results of all tasks are made of: figures, tables and pictures.
+
+A result is a frozen dataclass with `figures()`, a dict of numbers, the most important first;
+`tables()` and `pictures()`, lists of what follows; `notes`, sentences for the reader; `worst`,
+dicts of examples; `to_dict()` and `from_dict(fields)`, for JSON; printed, it is a table for a
+terminal.
+"""
+
+import unicodedata
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """A table of a result.
+
+    Args:
+        title: str.
+        columns: tuple of str, their heads; the first one names the rows.
+        rows: tuple of tuples of str, int or float.
+        about: str, how to read it.
+        totals: tuple of rows that stand below the others.
+        bar: str or None, the column of fractions that is drawn as bars too.
+    """
+
+    title: str
+    columns: tuple
+    rows: tuple
+    about: str = ""
+    totals: tuple = ()
+    bar: str | None = None
+
+    def __str__(self):
+        cells = [[_cell(value) for value in row] for row in (*self.rows, *self.totals)]
+        widths = [max(map(width, column)) for column in zip(self.columns, *cells)]
+        return "\n".join(_line(row, widths) for row in (("", *self.columns[1:]), *cells))
+
+
+class Picture(NamedTuple):
+    """A picture of a result.
+
+    Args:
+        title: str.
+        figure: `matplotlib.figure.Figure`.
+        about: str, how to read it.
+        alt: str, what it shows, for those who don't see it.
+    """
+
+    title: str
+    figure: Any
+    about: str = ""
+    alt: str = ""
+
+
+def lines(figures) -> str:
+    """Write figures under one another, for a terminal.
+
+    Args:
+        figures: dict, name: number.
+
+    Returns:
+        str.
+
+    Example:
+        >>> print(lines({"entity F1": 0.51234, "rows": 20}))
+        entity F1  0.5123
+        rows           20
+    """
+    longest = max(map(width, figures), default=0)
+    cells = {name: _cell(value) for name, value in figures.items()}
+    numbers = max(map(width, cells.values()), default=0)
+    return "\n".join(_line((name, cell), (longest, numbers)) for name, cell in cells.items())
+
+
+def width(text) -> int:
+    """Columns of a terminal that a text takes: a Chinese character takes two.
+
+    Args:
+        text: str.
+
+    Returns:
+        int.
+    """
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _cell(value):
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _line(row, widths):
+    first, *others = (" " * (size - width(cell)) for cell, size in zip(row, widths))
+    return row[0] + first + "".join(f"  {gap}{cell}" for gap, cell in zip(others, row[1:]))

@@ -1,0 +1,129 @@
+"""How well vectors of texts find one another."""
+
+import dataclasses
+
+import numpy as np
+
+from kerasllm.evaluation.result import Picture, Table, lines
+
+WORST = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalResult:
+    """What `evaluate_pairs` found; print it for its figures.
+
+    Args:
+        accuracy: float, share of the texts whose nearest second text is their own.
+        reciprocal_rank: float, mean of 1 / the place of their own among all second texts.
+        alignment: float, mean squared distance of the two texts of a pair: the less, the closer.
+        uniformity: float, log of the mean of exp(-2 × squared distance) of two texts: the less, the
+            more evenly vectors are spread.
+        rows: int, pairs.
+        worst: tuple of dicts, the pairs that are farthest down.
+    """
+
+    accuracy: float
+    reciprocal_rank: float
+    alignment: float
+    uniformity: float
+    rows: int
+    worst: tuple[dict, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the reader."""
+        return ()
+
+    def figures(self) -> dict:
+        """Return the figures that sum it up, by name."""
+        return {
+            "accuracy": self.accuracy,
+            "mean reciprocal rank": self.reciprocal_rank,
+            "alignment": self.alignment,
+            "uniformity": self.uniformity,
+            "rows": self.rows,
+        }
+
+    def tables(self) -> list[Table]:
+        """Return none: the pairs are in `worst`."""
+        return []
+
+    def pictures(self) -> list[Picture]:
+        """Return none."""
+        return []
+
+    def to_dict(self) -> dict:
+        """Return all figures as plain values, ready for `json.dumps`."""
+        return {**dataclasses.asdict(self), "worst": list(self.worst), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Make a result again from what `to_dict` gave, or from more than that.
+
+        Args:
+            values: dict.
+
+        Returns:
+            `RetrievalResult`.
+        """
+        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**fields, "worst": tuple(values["worst"])})
+
+    def __str__(self):
+        return lines(self.figures())
+
+
+def evaluate_pairs(vectors, texts=None) -> RetrievalResult:
+    """Look for the second text of each pair among all second texts.
+
+    Args:
+        vectors: float `(rows, 2, width)`, of the two texts of each pair; each is taken to length 1.
+        texts: list of pairs of str, or None.
+
+    Returns:
+        `RetrievalResult`.
+
+    Raises:
+        ValueError: there are no two pairs.
+
+    Example:
+        >>> found = evaluate_pairs([[[1, 0], [1, 0]], [[0, 1], [0, 2]]])
+        >>> found.accuracy, found.alignment
+        (1.0, 0.0)
+
+    References:
+        Wang and Isola 2020, "Understanding Contrastive Representation Learning", section 4.1.
+    """
+    vectors = np.asarray(vectors, "float64")
+    if vectors.ndim != 3 or vectors.shape[1] != 2 or len(vectors) < 2:
+        raise ValueError(
+            "`vectors` must be of at least two pairs, (rows, 2, width). Received: shape "
+            f"{vectors.shape}."
+        )
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    first, second = vectors[:, 0], vectors[:, 1]
+    likeness = first @ second.T
+    own = np.diag(likeness)
+    place = 1 + (likeness > own[:, None]).sum(axis=1)
+    every = vectors.reshape(-1, vectors.shape[-1])
+    apart = np.maximum(2 - 2 * every @ every.T, 0)[np.triu_indices(len(every), 1)]
+    return RetrievalResult(
+        accuracy=float(np.mean(place == 1)),
+        reciprocal_rank=float(np.mean(1 / place)),
+        alignment=float(np.mean(np.sum((first - second) ** 2, axis=-1))),
+        uniformity=float(np.log(np.mean(np.exp(-2 * apart)))),
+        rows=len(vectors),
+        worst=() if texts is None else tuple(_worst(place, likeness, texts)),
+    )
+
+
+def _worst(place, likeness, texts):
+    for row in np.argsort(-place, kind="stable")[:WORST]:
+        if place[row] > 1:
+            yield {
+                "text": texts[row][0],
+                "pair": texts[row][1],
+                "nearest": texts[int(likeness[row].argmax())][1],
+                "place": int(place[row]),
+            }

@@ -1,0 +1,195 @@
+"""What the tasks of pretraining share: losses over tokens, perplexity, texts scored one by one."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasllm.evaluation.language import evaluate_tokens
+
+
+def token_loss():
+    """The loss: cross entropy between logits and ids, over the tokens that count.
+
+    Returns:
+        `keras.losses.Loss`, which divides by the sum of the weights: rows may have more or fewer
+        tokens to be found.
+    """
+    return keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+
+
+def token_metrics():
+    """The metrics shown while training: perplexity, and how often the true token is likeliest."""
+    return [Perplexity(), keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class Perplexity(keras.metrics.SparseCategoricalCrossentropy):
+    """e to the mean cross entropy of all tokens so far.
+
+    Args:
+        name: str.
+        from_logits: bool, whether predictions are logits.
+        **kwargs: of `keras.metrics.SparseCategoricalCrossentropy`.
+
+    Example:
+        >>> metric = Perplexity()
+        >>> metric.update_state(np.array([[1]]), np.array([[[0.0, 0.0]]], "float32"))
+        >>> round(float(metric.result()), 4)
+        2.0
+
+    References:
+        Jelinek et al. 1977, "Perplexity: a measure of the difficulty of speech recognition tasks".
+    """
+
+    def __init__(self, name="perplexity", from_logits=True, **kwargs):
+        super().__init__(name=name, from_logits=from_logits, **kwargs)
+
+    def result(self):
+        return ops.exp(super().result())
+
+
+def tokenizer_of(model):
+    """The tokenizer of a model.
+
+    Args:
+        model: a model.
+
+    Returns:
+        Its tokenizer.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if model.tokenizer is None:
+        raise ValueError(
+            "`model` must have a tokenizer. Received: model.tokenizer=None (train one with "
+            "`WordPieceTokenizer.train` or `ByteLevelBPETokenizer.train`)."
+        )
+    return model.tokenizer
+
+
+def length_of(model, max_length):
+    """How many tokens a row shall have.
+
+    Args:
+        model: a model.
+        max_length: int or None; None for as many as the model has positions.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: the model has fewer positions.
+    """
+    longest = model.config.max_length
+    if max_length is not None and max_length > longest:
+        raise ValueError(
+            f"`max_length` must be at most {longest}, the positions that the model knows. "
+            f"Received: {max_length}."
+        )
+    return max_length or longest
+
+
+def source_of(source):
+    """What `data.texts.stream` takes, of rows or of anything that it takes already.
+
+    Args:
+        source: list of dicts with `text`, or path, pattern, or list of these or of texts.
+
+    Returns:
+        list of str, or the source itself.
+    """
+    if isinstance(source, (list, tuple)) and source and isinstance(source[0], dict):
+        return [row["text"] for row in source]
+    return source
+
+
+def texts(rows):
+    """The texts of rows, for a vocabulary.
+
+    Args:
+        rows: list of dicts with `text`.
+
+    Returns:
+        list of str.
+    """
+    return [row["text"] for row in rows]
+
+
+def scores(model, rows, batch_of, *, max_length=None, batch_size=32, output=None, tokenize=None):
+    """Score the tokens of texts, each a row of its own.
+
+    Args:
+        model: a model with a tokenizer.
+        rows: list of dicts with `text`.
+        batch_of: function from a dict of arrays, as the tokenizer gives it, and a seed to inputs,
+            targets and weights.
+        max_length: int or None: texts are cut to so many tokens; None for all the model can take.
+        batch_size: int.
+        output: str or None, the one of several outputs, targets and weights that has tokens.
+        tokenize: function from a list of texts to what `batch_of` takes; None for the tokenizer.
+
+    Returns:
+        float64 `(rows, 3)`, as `evaluation.evaluate_tokens` takes it.
+    """
+    length, found = length_of(model, max_length), []
+    if tokenize is None:
+        tokenize = functools.partial(tokenizer_of(model), max_length=length, pad_to=length)
+    for start in range(0, len(rows), batch_size):
+        part = [row["text"] for row in rows[start : start + batch_size]]
+        inputs, *others = batch_of(tokenize(part), np.array([0, start]))
+        logits = model.predict_on_batch(inputs)
+        targets, weights = (np.asarray(each if output is None else each[output]) for each in others)
+        found.append(_scored(logits if output is None else logits[output], targets, weights))
+    return np.concatenate(found)
+
+
+def _scored(logits, targets, weights):
+    logits = np.asarray(logits, "float64")
+    most = logits.max(axis=-1)
+    total = most + np.log(np.exp(logits - most[..., None]).sum(axis=-1))
+    true = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    right = logits.argmax(axis=-1) == targets
+    return np.stack(
+        [(each * weights).sum(axis=1) for each in (total - true, np.ones_like(total), right)], 1
+    )
+
+
+def answers(model, rows, outputs):
+    """Put the scores of texts into words.
+
+    Args:
+        model: has no say.
+        rows: list of dicts with `text`.
+        outputs: of `scores`.
+
+    Returns:
+        list of dicts: `perplexity` of a text, share of its tokens that were foretold (`accuracy`),
+        and how many were scored (`tokens`).
+    """
+    return [
+        {
+            "perplexity": float(np.exp(loss / max(tokens, 1))),
+            "accuracy": float(right / max(tokens, 1)),
+            "tokens": int(tokens),
+        }
+        for loss, tokens, right in np.asarray(outputs)
+    ]
+
+
+def evaluate(model, rows, outputs):
+    """Sum up the scores of texts.
+
+    Args:
+        model: has no say.
+        rows: list of dicts with `text`.
+        outputs: of `scores`.
+
+    Returns:
+        `evaluation.language.LanguageResult`.
+    """
+    return evaluate_tokens(outputs, texts(rows))
