@@ -66,7 +66,7 @@ def attach_files(content, labels, files):
 
     Args:
         content: bytes, the file.
-        labels: sequence of str, names of the classes in the order of the scores.
+        labels: sequence of str, names of the classes in the order of the scores; None for none.
         files: dict, name: bytes.
 
     Returns:
@@ -75,7 +75,8 @@ def attach_files(content, labels, files):
     Raises:
         ValueError: a label holds a line break.
     """
-    return _with_files(content, {LABELS_FILE: _lines("labels", labels), **files})
+    names = {} if labels is None else {LABELS_FILE: _lines("labels", labels)}
+    return _with_files(content, {**names, **files})
 
 
 def plain_text(text):

@@ -10,8 +10,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from kerasllm.atomic import whole
 from kerasllm.export import verify
-from kerasllm.export.scorer import Scorer, chunks
+from kerasllm.export.scorer import Scorer, at_least_one_row, chunks, first_rows
 from kerasllm.export.tensors import TensorModel
+from kerasllm.export.text_generator import GENERATORS
 
 # The scripts that try an export, and where they do.
 PROCESSES = {
@@ -25,31 +26,46 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 def to_saved_model(
     model, folder, *, version=None, texts=None, inputs=None, tolerance=1e-5, max_length=None
 ):
-    """Write a classifier as `folder/<version>/`, verified, for TensorFlow Serving.
+    """Write a classifier, or a model that writes texts, as `folder/<version>/`, verified.
 
-    The SavedModel has three signatures. `serving_default` takes `text`, string `(batch,)`, and
-    gives `scores`, float32 `(batch, num_classes)` probabilities, and `label`, string `(batch,)`.
-    `token_ids` takes the model's own int32 inputs `(batch, length)` and gives the same. `classify`
-    is TensorFlow Serving's Classify over `tf.Example`s with a bytes feature `text`: it gives
-    `classes` and `scores`, both `(batch, num_classes)`.
+    The SavedModel of a classifier has three signatures. `serving_default` takes `text`, string
+    `(batch,)`, and gives `scores`, float32 `(batch, num_classes)` probabilities, and `label`,
+    string `(batch,)`. `token_ids` takes the model's own int32 inputs `(batch, length)` and gives
+    the same. `classify` is TensorFlow Serving's Classify over `tf.Example`s with a bytes feature
+    `text`: it gives `classes` and `scores`, both `(batch, num_classes)`. The folder also holds
+    `assets.extra/labels.txt`.
 
-    The folder also holds `assets.extra/labels.txt` and `assets.extra/report.json`. For more
-    fine-tuning keep `model.save_pretrained`: Keras can't load a SavedModel.
+    That of a model that writes texts has `generate`, or `translate` or `summarize` where the
+    model's `task` is that, and `serving_default`, which is the same. They take `prompt`, string
+    `(batch,)`, and options of `model.generate`, each `(1,)` or `(batch,)`, with the model's
+    `defaults`: int32 `max_new_tokens` and `top_k`, float32 `temperature`, `top_p`, `min_p` and
+    `repetition_penalty`, and int64 `seed`; where by default a model searches with beams, it does so
+    always, and the options are `max_new_tokens`, `repetition_penalty` and `length_penalty`. They
+    give, all `(batch,)`, string `text`, what is new; int32 `token_count` and
+    `prompt_token_count`; and string `finish_reason`: `"stop"`, `"length"`, or `"empty"` where an
+    empty prompt has no token to go on from. A prompt that is too long is shortened as with
+    `truncate=True`. A model whose tokenizer has a `chat_template` has `chat` too, which takes
+    strings `(messages,)`, `roles` and `contents`, instead of `prompt`, one conversation a call.
+
+    `assets.extra/report.json` holds the report. For more fine-tuning keep `model.save_pretrained`:
+    Keras can't load a SavedModel.
 
     Any other functional Keras model goes the same way, given `inputs` to verify it on: then
     `serving_default`, the only signature, has the model's own inputs and outputs.
 
     Args:
-        model: `TextClassifier` with a tokenizer. Whatever its dtype policy, the export computes in
-            float32, and is compared with a float32 copy of the model. Or, with `inputs`, any
-            functional `keras.Model` that computes in float32.
+        model: `TextClassifier`, `CausalLM` or `Seq2SeqLM` with a tokenizer. Whatever its dtype
+            policy, the export computes in float32, and is compared with a float32 copy of the
+            model. Or, with `inputs`, any functional `keras.Model` that computes in float32.
         folder: str or path-like, the model's folder, which holds one folder a version.
         version: int of at least 1, or None for one more than the highest there.
         texts: list of str to compare on; None for a built-in list in many languages.
-        inputs: None for a text classifier; else examples of the model's input to compare on: an
-            array `(examples, …)`, a list of them, or a dict by name of input.
-        tolerance: float, largest difference of a score that is accepted.
-        max_length: int or None, tokens that a text is cut to; None for the model's `max_length`.
+        inputs: None for a model that takes texts; else examples of the model's input to compare
+            on: an array `(examples, …)`, a list of them, or a dict by name of input.
+        tolerance: float, largest difference of a score that is accepted; of a model that writes
+            texts, the share of tokens that may differ.
+        max_length: int or None, tokens that a classifier's text is cut to; None for the model's
+            `max_length`.
 
     Returns:
         `Report`, which is printed to stderr too.
@@ -59,8 +75,9 @@ def to_saved_model(
         OSError: the folder can't be written.
         RuntimeError: TensorFlow can't run the SavedModel in a fresh process.
         TypeError: `texts` is no list of str.
-        ValueError: an argument is not as above, or the scores differ by more than `tolerance`.
-            After any error, as after Ctrl-C, nothing is left behind.
+        ValueError: an argument is not as above, a step of the tokenizer or the chat template has no
+            exact form in a graph, or answers differ by more than `tolerance`. After any error, as
+            after Ctrl-C, nothing is left behind.
 
     Example:
         >>> model = BertClassifier.from_pretrained("my_model")  # doctest: +SKIP
@@ -69,54 +86,65 @@ def to_saved_model(
         0
     """
     if inputs is not None:
-        return _tensors_to_saved_model(TensorModel(model, inputs), folder, version, tolerance)
+        return _verified(TensorModel(model, inputs), folder, version, tolerance)
     texts = verify.checked_texts(texts)
+    if getattr(model, "HEAD", None) in GENERATORS:
+        if max_length is not None:
+            raise ValueError(
+                "`max_length` must be None for a model that writes texts. Received: "
+                f"{max_length} (callers set `max_new_tokens`)."
+            )
+        return _verified(GENERATORS[model.HEAD](model, texts), folder, version, tolerance)
     scorer = Scorer(model, max_length)
-    place = pathlib.Path(folder) / str(_checked_version(folder, version))
+    place = _place(folder, version)
     with whole(place) as aside:
         _write(scorer, aside)
         _check_weights_once(scorer, aside)
         numbers, checks = _verify(scorer, aside, texts, tolerance)
-        report = verify.Report(
-            target="saved_model",
-            variant="float32",
-            path=str(place),
-            bytes=_bytes_under(aside),
-            checks=checks,
-            **numbers,
-        )
-        report.write(aside / "assets.extra" / "report.json")
-    sys.stderr.write(f"{report}\n")
-    return report
+        return _reported(place, aside, numbers, checks)
 
 
-def _tensors_to_saved_model(module, folder, version, tolerance):
-    place = pathlib.Path(folder) / str(_checked_version(folder, version))
+def _verified(module, folder, version, tolerance):
+    """Export a `TensorModel` or a `TextGenerator`."""
+    place = _place(folder, version)
     with whole(place) as aside:
-        tf.saved_model.save(module, str(aside), {"serving_default": module.signature()})
+        tf.saved_model.save(module, str(aside), module.signatures())
         (aside / "assets.extra").mkdir()
         _check_weights_once(module, aside)
+        _check_operations(aside)
         expected, keras_milliseconds = module.expected()
         question = {
             "folder": os.fspath(aside),
             "calls": list(module.calls("serving_default")),
             "signatures": _describe(aside),
+            "tensorflow_text": module.needs_text,
         }
         for runner, name in PROCESSES.items():
             answers = verify.run(runner, question)
             numbers = module.check(expected, answers, tolerance, f"The export in {name}")
-        report = verify.Report(
-            target="saved_model",
-            variant="float32",
-            path=str(place),
-            bytes=_bytes_under(aside),
-            checks=(*PROCESSES.values(), "each weight is stored once"),
-            keras_milliseconds=keras_milliseconds,
-            **numbers,
+        checks = (*PROCESSES.values(), "each weight is stored once")
+        return _reported(
+            place, aside, {**numbers, "keras_milliseconds": keras_milliseconds}, checks
         )
-        report.write(aside / "assets.extra" / "report.json")
+
+
+def _reported(place, folder, numbers, checks):
+    """Write the report into the folder that will stand at `place`, and show it."""
+    report = verify.Report(
+        target="saved_model",
+        variant="float32",
+        path=str(place),
+        bytes=_bytes_under(folder),
+        checks=checks,
+        **numbers,
+    )
+    report.write(folder / "assets.extra" / "report.json")
     sys.stderr.write(f"{report}\n")
     return report
+
+
+def _place(folder, version):
+    return pathlib.Path(folder) / str(_checked_version(folder, version))
 
 
 def _bytes_under(folder):
@@ -160,13 +188,13 @@ def _signatures(scorer, tokenizer):
         return {"scores": scores, "label": tf.gather(labels, tf.argmax(scores, axis=1))}
 
     def from_text(text):
-        rows, text = tf.shape(text)[0], _at_least_one_row(text)
-        return _first_rows(rows, answer(tokenizer(text, max_length=scorer.max_length)))
+        rows, text = tf.shape(text)[0], at_least_one_row(text)
+        return first_rows(rows, answer(tokenizer(text, max_length=scorer.max_length)))
 
     def from_ids(**inputs):
         rows = tf.shape(inputs["token_ids"])[0]
-        inputs = {name: _at_least_one_row(ids) for name, ids in inputs.items()}
-        return _first_rows(rows, answer(inputs))
+        inputs = {name: at_least_one_row(ids) for name, ids in inputs.items()}
+        return first_rows(rows, answer(inputs))
 
     def classify(inputs):
         features = {"text": tf.io.FixedLenFeature([], tf.string)}
@@ -185,17 +213,6 @@ def _graph(function):
     return tf.function(function, autograph=False)
 
 
-def _at_least_one_row(tensor):
-    """Give an empty batch one row, because the layers' reshapes fail without any."""
-    shape = tf.shape(tensor)
-    missing = tf.maximum(1 - shape[:1], 0)
-    return tf.concat([tensor, tf.zeros(tf.concat([missing, shape[1:]], 0), tensor.dtype)], 0)
-
-
-def _first_rows(rows, tensors):
-    return {name: tensor[:rows] for name, tensor in tensors.items()}
-
-
 def _check_weights_once(scorer, folder):
     """Check that the checkpoint holds each weight once: neither none of them, nor two copies."""
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
@@ -210,6 +227,15 @@ def _check_weights_once(scorer, folder):
             f"The SavedModel must hold the {scorer.parameter_bytes} bytes of the model's weights "
             f"once. Received: {stored} bytes."
         )
+
+
+def _check_operations(folder):
+    """Check that no operation is XLA's, which TensorFlow Serving may not have."""
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    names = saved.meta_graphs[0].meta_info_def.stripped_op_list.op
+    found = sorted(op.name for op in names if op.name.startswith("Xla"))
+    if found:
+        raise RuntimeError(f"The SavedModel must not need XLA. Received: {', '.join(found)} in it.")
 
 
 def _verify(scorer, folder, texts, tolerance):

@@ -30,7 +30,7 @@ class Scorer(tf.Module):
 
     def __init__(self, model, max_length=None):
         super().__init__(name="scorer")
-        _check_tokenizer(model)
+        _check_classifier(model)
         self.max_length = _checked_length(model, max_length)
         self.labels = model.labels
         self.input_names = tuple(tensor.name for tensor in model.inputs)
@@ -97,21 +97,35 @@ def chunks(values, size=BATCH_SIZE):
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def float32_copy(model):
-    """Build a classifier again in float32, on the CPU, outside any strategy, with equal weights.
+def at_least_one_row(tensor):
+    """Give an empty batch one row, because the layers' reshapes fail without any."""
+    shape = tf.shape(tensor)
+    missing = tf.maximum(1 - shape[:1], 0)
+    return tf.concat([tensor, tf.zeros(tf.concat([missing, shape[1:]], 0), tensor.dtype)], 0)
+
+
+def first_rows(rows, tensors):
+    """Cut each of a dict of tensors to its first rows."""
+    return {name: tensor[:rows] for name, tensor in tensors.items()}
+
+
+def float32_copy(model, **changes):
+    """Build a model again in float32, on the CPU, outside any strategy, with equal weights.
 
     Mixed precision leaves casts in an export that few runtimes know, and quantises badly.
 
     Args:
-        model: `TextClassifier`.
+        model: a model of `kerasllm.models`.
+        **changes: fields of the backbone's config that shall be others.
 
     Returns:
-        `TextClassifier`, without tokenizer.
+        A model of the same class, without tokenizer.
     """
     config = model.get_config()
     config["backbone"]["config"]["dtype"] = "float32"
+    config["backbone"]["config"]["config"] |= changes
     # Keras counts up its names within a process; an artefact shall not depend on that.
-    config["backbone"]["config"]["name"], config["name"] = "backbone", "classifier"
+    config["backbone"]["config"]["name"], config["name"] = "backbone", model.HEAD
     with tf.device("CPU:0"):
         copy = type(model).from_config(config)
         for new, old in zip(copy.weights, model.weights, strict=True):
@@ -119,12 +133,24 @@ def float32_copy(model):
     return copy
 
 
-def _check_tokenizer(model):
+def _check_classifier(model):
     if not hasattr(model, "tokenizer") or not hasattr(model, "labels"):
         raise ValueError(
             f"`model` must be a text classifier. Received: {type(model).__name__}. Give any other "
             "Keras model `inputs`, examples to verify its artefact on."
         )
+    check_tokenizer(model)
+
+
+def check_tokenizer(model):
+    """Check that a model has a tokenizer, and a row for each of its entries.
+
+    Args:
+        model: a model of `kerasllm.models`.
+
+    Raises:
+        ValueError: it has not.
+    """
     if model.tokenizer is None:
         raise ValueError(
             "`model` must have a tokenizer, because the artefact takes text. Received: "

@@ -21,6 +21,7 @@ class TensorModel(tf.Module):
     Attributes:
         weights: list of `tf.Variable`, all weights.
         examples: dict of arrays, by name of input.
+        needs_text: bool, whether an artefact needs TensorFlow Text.
 
     Raises:
         ValueError: the model's inputs are not known or not float32's, or `inputs` don't fit them.
@@ -37,6 +38,7 @@ class TensorModel(tf.Module):
         self.weights = [weight.value for weight in model.weights]
         self._call = lambda inputs: model(_like(model.input, inputs), training=False)
 
+    needs_text = False
     parameter_bytes = Scorer.parameter_bytes  # which is a sum over `weights` too
 
     def specs(self, single=False):
@@ -60,6 +62,10 @@ class TensorModel(tf.Module):
         """A concrete function of `answer`, with `specs` as keyword arguments."""
         graph = tf.function(lambda **inputs: self.answer(inputs), autograph=False)
         return graph.get_concrete_function(**self.specs(single))
+
+    def signatures(self):
+        """What is exported, by name."""
+        return {"serving_default": self.signature()}
 
     def expected(self):
         """What Keras answers to the examples: dict of arrays; and the milliseconds of each."""

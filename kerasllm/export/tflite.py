@@ -1,17 +1,21 @@
 """Export to a .tflite file that phones, browsers and MediaPipe run."""
 
+import json
 import os
 import pathlib
 import sys
 import tempfile
 
+import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from kerasllm.atomic import whole
 from kerasllm.export import metadata, verify
+from kerasllm.export.decoder import Decoder, compare
 from kerasllm.export.scorer import Scorer
 from kerasllm.export.tensors import TensorModel
+from kerasllm.models import CausalLM
 from kerasllm.tokenizers import WordPieceTokenizer
 
 SIGNATURE = "serving_default"
@@ -24,13 +28,16 @@ VARIANTS = {
     "int8": ({"optimizations": [tf.lite.Optimize.DEFAULT]}, 0.05),
 }
 FRESH = "LiteRT's interpreter in a fresh process without kerasllm and TensorFlow"
+LENGTH = 128  # tokens of a text, where nobody says how many
 LEAST_SHARE = 0.2  # of the float32 weights' bytes, that a right file has at least; int8 has 0.25
 
 
 def to_tflite(
-    model, file, *, quantize=None, max_length=128, texts=None, inputs=None, tolerance=None
+    model, file, *, quantize=None, max_length=None, texts=None, inputs=None, tolerance=None
 ):
-    """Write a classifier as a .tflite file with vocabulary and labels, verified.
+    """Write a classifier or a language model as a .tflite file, verified.
+
+    Of a classifier, the file holds vocabulary and labels.
 
     The signature `serving_default` takes the model's inputs `token_ids`, `padding_mask` and
     `segment_ids`, int32 `(1, max_length)`, and gives `scores`, float32 `(1, num_classes)`
@@ -42,18 +49,28 @@ def to_tflite(
     through `metadata.plain_text` (`export/mobile/README.md` in the repository has it for each
     platform), and to give a cased model token ids through LiteRT. Warnings in the report say so.
 
+    Of a `CausalLM` the file has the signatures `prefill_1`, `prefill_8`, `prefill_64` and `decode`
+    (see `kerasllm.export.decoder.Decoder`), and holds the tokenizer and, in
+    `generation_config.json`, the tokens that begin and end a text. `export/generation` in the
+    repository has the loop over them, for Python and for browsers. The prompts in `texts`, and
+    what Keras' `generate` writes on from them, are fed to the file token by token; the scores that
+    are compared are the probabilities of the tokens. `to_litert_lm` packs such a file for an
+    engine that has the loop.
+
     Any other functional Keras model goes the same way, given `inputs` to verify it on: then the
     signature has the model's own inputs, of one example, and its outputs, and no metadata.
 
     Args:
-        model: `TextClassifier` with a tokenizer. Whatever its dtype policy, the export starts from
-            a float32 copy of the model, and is compared with it. Or, with `inputs`, any functional
-            `keras.Model` that computes in float32.
+        model: `TextClassifier` with a tokenizer, or `CausalLM`. Whatever its dtype policy, the
+            export starts from a float32 copy of the model, and is compared with it. Or, with
+            `inputs`, any functional `keras.Model` that computes in float32.
         file: str or path-like, usually ending in `.tflite`.
         quantize: None for float32, `"float16"` for weights of half the size, `"int8"` for weights
             of a quarter, which are also multiplied as int8.
-        max_length: int, the fixed number of tokens; longer texts are cut.
-        texts: list of str to compare on; None for a built-in list in many languages.
+        max_length: int or None: the fixed number of tokens; longer texts are cut; None for 128. Of
+            a language model, the tokens that the cache holds; None for its most, but at most 1024.
+        texts: list of str to compare on; None for a built-in list in many languages. A language
+            model without a tokenizer is tried on random token ids.
         inputs: None for a text classifier; else examples of the model's input to compare on, see
             `to_saved_model`. Their shape is the one that the file takes.
         tolerance: float or None: the largest difference of a score that is accepted; None for 1e-4
@@ -82,8 +99,10 @@ def to_tflite(
     tolerance = VARIANTS[quantize][1] if tolerance is None else tolerance
     if inputs is not None:
         return _tensors_to_tflite(TensorModel(model, inputs), file, quantize, tolerance)
+    if isinstance(model, CausalLM):
+        return _decoder_to_tflite(Decoder(model, max_length), file, quantize, texts, tolerance)
     texts = verify.checked_texts(texts)
-    scorer = Scorer(model, max_length)
+    scorer = Scorer(model, LENGTH if max_length is None else max_length)
     path = pathlib.Path(file)
     with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
         content = convert(scorer, quantize)
@@ -108,7 +127,7 @@ def to_tflite(
 def _tensors_to_tflite(module, file, quantize, tolerance):
     path = pathlib.Path(file)
     with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
-        content = _converted(module, module.signature(single=True), quantize)
+        content = _converted(module, {SIGNATURE: module.signature(single=True)}, quantize)
         checks = check_file(content, module.parameter_bytes)
         aside.write_bytes(content)
         expected, keras_milliseconds = module.expected()
@@ -132,6 +151,97 @@ def _tensors_to_tflite(module, file, quantize, tolerance):
     return report
 
 
+def _decoder_to_tflite(decoder, file, quantize, texts, tolerance):
+    prompts = decoder.prompts(texts)
+    path = pathlib.Path(file)
+    with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
+        content, checks = convert_decoder(decoder, quantize)
+        if decoder.model.tokenizer is not None:
+            content = metadata.attach_files(content, None, _files_of_decoder(decoder))
+        aside.write_bytes(content)
+        answers, keras_milliseconds = decoder.answers(prompts)
+        report = verify.Report(
+            target="tflite",
+            variant=quantize or "float32",
+            path=str(path),
+            bytes=len(content),
+            keras_milliseconds=keras_milliseconds,
+            checks=(FRESH, *checks),
+            **check_decoder(decoder, aside, prompts, answers, quantize, tolerance),
+        )
+        report.write(report_aside)
+    sys.stderr.write(f"{report}\n")
+    return report
+
+
+def convert_decoder(decoder, quantize=None):
+    """Convert a language model to a .tflite file without a tokenizer.
+
+    Args:
+        decoder: `Decoder`.
+        quantize: a key of `VARIANTS`.
+
+    Returns:
+        The pair of bytes, and of a tuple of str: what was found to hold.
+
+    Raises:
+        RuntimeError: the converter gave a broken file.
+    """
+    content = _converted(decoder, decoder.signatures(), quantize)
+    return content, check_file(content, decoder.parameter_bytes)
+
+
+def check_decoder(decoder, file, prompts, answers, quantize, tolerance=None):
+    """Feed prompts and answers to a language model's .tflite file, and compare it with Keras.
+
+    Args:
+        decoder: `Decoder`.
+        file: path of the file.
+        prompts: list of str, or of lists of token ids.
+        answers: list of `Generated`, what follows each of them.
+        quantize: a key of `VARIANTS`.
+        tolerance: of `to_tflite`.
+
+    Returns:
+        dict of fields of `Report`.
+
+    Raises:
+        RuntimeError: LiteRT can't run the file.
+        ValueError: the probabilities of tokens differ by more than `tolerance`.
+    """
+    rows = [[*decoder.ids(prompt), *text.token_ids] for prompt, text in zip(prompts, answers)]
+    found = verify.run("run_decoder.py", {"file": os.fspath(file), "rows": rows})
+    expected = [
+        (best[first:], scores[first:])
+        for first, (best, scores) in zip(found["first"], decoder.score(rows))
+    ]
+    numbers = compare(
+        [np.concatenate(columns) for columns in zip(*expected)],
+        [np.concatenate(found[name]) for name in ("best", "scores")],
+    )
+    limit = VARIANTS[quantize][1] if tolerance is None else tolerance
+    name = "mean_difference" if quantize == "int8" else "largest_difference"
+    if not numbers[name] <= limit:
+        raise ValueError(
+            f"The .tflite file ({quantize or 'float32'}) must give the probabilities of the Keras "
+            f"model within {limit:g}. Received: a {name.replace('_', ' ')} of {numbers[name]:.2g}, "
+            f"and {numbers['equal_tokens']:.1%} equal tokens, so nothing was written. A larger "
+            "`tolerance` accepts it."
+        )
+    milliseconds = 1000 * found["seconds"] / len(rows)
+    return {"sentences": len(rows), "milliseconds": milliseconds, **numbers}
+
+
+def _files_of_decoder(decoder):
+    """The tokenizer's files, and the tokens that begin and end a text, as `transformers` has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        decoder.model.tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
+    begin, end = decoder.begin(), decoder.model._stop_ids(())
+    config = {"bos_token_id": begin, "eos_token_id": end}
+    return {**files, "generation_config.json": json.dumps(config).encode()}
+
+
 def convert(scorer, quantize=None):
     """Convert a scorer to a .tflite file without metadata.
 
@@ -144,14 +254,15 @@ def convert(scorer, quantize=None):
     """
     scores = tf.function(lambda **inputs: {"scores": scorer.scores(inputs)}, autograph=False)
     signature = scores.get_concrete_function(**scorer.specs(1, scorer.max_length))
-    return _converted(scorer, signature, quantize)
+    return _converted(scorer, {SIGNATURE: signature}, quantize)
 
 
-def _converted(module, signature, quantize):
+def _converted(module, signatures, quantize):
     # Straight from Keras, inputs become float32 or names are lost; a SavedModel keeps both.
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, {SIGNATURE: signature})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        tf.saved_model.save(module, folder, signatures)
+        keys = [*signatures]
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=keys)
         options = VARIANTS[quantize][0]
         converter.optimizations = options.get("optimizations", [])
         converter.target_spec.supported_types = options.get("types", [])

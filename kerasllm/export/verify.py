@@ -54,13 +54,16 @@ class Report:
         variant: str, `"float32"`, `"float16"` or `"int8"`.
         path: str, the artefact.
         sentences: int, how many were compared.
-        largest_difference: float, of any score between Keras and the artefact.
-        mean_difference: float, over all scores.
-        label_flips: int, sentences whose best label differs.
         bytes: int, size of the artefact on disk.
         keras_milliseconds: float, time of a sentence in Keras, batches of up to 16.
         milliseconds: float, time of a sentence in the artefact: a SavedModel in the same batches,
             a .tflite file one at a time, at its full length, on one thread.
+        largest_difference: float, of any score between Keras and the artefact; None of texts.
+        mean_difference: float, over all scores; None of texts.
+        label_flips: int, sentences whose best label differs; None of texts.
+        equal_tokens: float, the share of new tokens that are equal; None of scores.
+        keras_perplexity: float, of tokens that a language model was fed; None of others.
+        perplexity: float, the same in the artefact.
         checks: tuple of str, what was found to hold.
         warnings: tuple of str, what a user has to know.
     """
@@ -69,12 +72,15 @@ class Report:
     variant: str
     path: str
     sentences: int
-    largest_difference: float
-    mean_difference: float
-    label_flips: int
     bytes: int
     keras_milliseconds: float
     milliseconds: float
+    largest_difference: float = None
+    mean_difference: float = None
+    label_flips: int = None
+    equal_tokens: float = None
+    keras_perplexity: float = None
+    perplexity: float = None
     checks: tuple = ()
     warnings: tuple = ()
 
@@ -92,12 +98,10 @@ class Report:
         pathlib.Path(path).write_text(text, encoding="utf-8")
 
     def __str__(self):
-        largest, mean = f"{self.largest_difference:.1e}", f"{self.mean_difference:.1e}"
         rows = [
             ("size", f"{self.bytes / 1e6:.1f} MB"),
             ("sentences compared", self.sentences),
-            ("score difference", f"{largest} at most, {mean} on average"),
-            ("label flips", self.label_flips),
+            *self._comparison(),
             (
                 "time a sentence",
                 f"{self.milliseconds:.1f} ms (Keras {self.keras_milliseconds:.1f})",
@@ -107,6 +111,17 @@ class Report:
         ]
         title = f"{self.target} ({self.variant}) {self.path}"
         return "\n".join([title, *(f"  {name:18}  {value}" for name, value in rows)])
+
+    def _comparison(self):
+        if self.equal_tokens is not None:
+            yield "equal tokens", f"{self.equal_tokens:.2%}"
+        if self.perplexity is not None:
+            yield "perplexity", f"{self.perplexity:.3f} (Keras {self.keras_perplexity:.3f})"
+        if self.largest_difference is not None:
+            largest, mean = f"{self.largest_difference:.1e}", f"{self.mean_difference:.1e}"
+            yield "score difference", f"{largest} at most, {mean} on average"
+        if self.label_flips is not None:
+            yield "label flips", self.label_flips
 
 
 def checked_texts(texts):

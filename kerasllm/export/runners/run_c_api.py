@@ -17,8 +17,8 @@ import os
 import sys
 import time
 
-FLOAT, INT32, STRING = 1, 3, 7  # numbers of TF_DataType
-NUMBERS = {FLOAT: ctypes.c_float, INT32: ctypes.c_int32}
+FLOAT, INT32, STRING, INT64 = 1, 3, 7, 9  # numbers of TF_DataType
+NUMBERS = {FLOAT: ctypes.c_float, INT32: ctypes.c_int32, INT64: ctypes.c_int64}
 TSTRING_BYTES = 24  # sizeof(TF_TString)
 
 
@@ -51,10 +51,11 @@ def load_library():
 class Session:
     """A SavedModel that the C API loaded."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tensorflow_text=True):
         self.tf = load_library()
         self.status = ctypes.c_void_p(self.tf.TF_NewStatus())
-        self._load_text_operations()
+        if tensorflow_text:
+            self._load_text_operations()
         self.graph = ctypes.c_void_p(self.tf.TF_NewGraph())
         options = ctypes.c_void_p(self.tf.TF_NewSessionOptions())
         tags = (ctypes.c_char_p * 1)(b"serve")
@@ -172,7 +173,7 @@ def main(question, answer):
     """Answer a question, both given as paths."""
     with open(question, encoding="utf-8") as file:
         question = json.load(file)
-    session, answers = Session(question["folder"]), []
+    session, answers = Session(question["folder"], question.get("tensorflow_text", True)), []
     for call in question["calls"]:
         start = time.perf_counter()
         outputs = session.run(question["signatures"][call["signature"]], call["inputs"])

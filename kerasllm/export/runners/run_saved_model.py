@@ -1,6 +1,7 @@
 """Run a SavedModel with TensorFlow alone: `run_saved_model.py question.json answer.json`.
 
 The question holds `folder`, and `calls`: a list of `{"signature": name, "inputs": {name: values}}`.
+`"tensorflow_text": false` in it says that TensorFlow Text must not be needed.
 The answer holds a list of `{"outputs": {name: values}, "seconds": float}`. JSON knows no bytes, so
 strings travel as Latin-1, one character for one byte.
 """
@@ -16,11 +17,12 @@ for name in ("kerasllm", "keras_nlp", "keras_hub"):
 
 def main(question, answer):
     """Answer a question, both given as paths."""
-    import tensorflow as tf  # only now that the others are refused
-    import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
-
     with open(question, encoding="utf-8") as file:
         question = json.load(file)
+    import tensorflow as tf  # only now that the others are refused
+
+    if question.get("tensorflow_text", True):
+        import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
     loaded = tf.saved_model.load(question["folder"])  # it must outlive its signatures
     answers = []
     for call in question["calls"]:
