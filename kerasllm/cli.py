@@ -293,10 +293,15 @@ def _field(value):
     return json.dumps(value, ensure_ascii=False)
 
 
+def _given(options):
+    """The options that were given; `stop` is a list, maybe an empty one."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
 def generation_options(function):
     """The options that say how a text is written."""
     for option in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn."),
+        click.option("--seed", type=int, help="Of what is drawn."),
         click.option("--stop", multiple=True, help="A string that ends a text; may be repeated."),
         click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
         click.option(
@@ -316,7 +321,7 @@ def generation_options(function):
 @click.argument("prompts", nargs=-1)
 @generation_options
 @click.option("--num-beams", type=int, help="Texts followed at once, for a likelier one.")
-@click.option("--num-sequences", type=int, default=1, show_default=True, help="For each prompt.")
+@click.option("--num-sequences", type=int, help="Texts for each prompt.")
 @as_json
 def generate(model, prompts, num_beams, num_sequences, as_json, **options):
     """Write on from PROMPTS with MODEL, or answer them (translations, summaries).
@@ -329,19 +334,18 @@ def generate(model, prompts, num_beams, num_sequences, as_json, **options):
     prompts = list(prompts) or _lines(sys.stdin.buffer)
     if not prompts:
         raise click.UsageError("There are no prompts: give some, or lines on standard input.")
-    options = {name: value for name, value in options.items() if value is not None}
+    options = _given(options)
+    search = _given({"num_beams": num_beams, "num_sequences": num_sequences})
     runs = _runs()
-    if as_json or num_beams or num_sequences > 1:
-        given = {"num_beams": num_beams} if num_beams else {}
-        found = runs.generate(model, prompts, num_sequences=num_sequences, **given, **options)
-        if as_json:
-            _print_json(found)
-        else:
-            click.echo("\n".join(text for each in found for text in _texts_of(each)))
-        return
-    written = runs.writer(model)
-    for prompt in prompts:
-        _write(written.stream(prompt, **options))
+    model = runs.writer(model)
+    if as_json:
+        _print_json(runs.generate(model, prompts, **search, **options))
+    elif search or not hasattr(model, "stream"):
+        for found in runs.generate(model, prompts, **search, **options):
+            click.echo("\n".join(found.get("texts") or [found["text"]]))
+    else:
+        for prompt in prompts:
+            _write(model.stream(prompt, **options))
 
 
 @main.command()
@@ -350,7 +354,7 @@ def generate(model, prompts, num_beams, num_sequences, as_json, **options):
 @generation_options
 def chat(model, system, **options):
     """Talk with MODEL, a language model: each line is a message. An empty one ends it."""
-    options = {name: value for name, value in options.items() if value is not None}
+    options = _given(options)
     runs = _runs()
     model = runs.writer(model)
     messages = [{"role": "system", "content": system}] if system else []
@@ -371,10 +375,6 @@ def _turns():
         if not line:
             return
         yield line
-
-
-def _texts_of(found):
-    return found.get("texts") or [found["text"]]
 
 
 def _write(pieces):

@@ -385,10 +385,10 @@ def _outputs(name, loaded, task, rows, max_length, batch_size):
 
 
 def generate(model, prompts, **options):
-    """Write on from prompts with a saved model, or its artefact.
+    """Write on from prompts.
 
     Args:
-        model: path or hub name: a model folder, or a SavedModel.
+        model: a model that writes texts, or an artefact of one; see `writer`.
         prompts: list of str.
         **options: of `Generative.generate`.
 
@@ -396,9 +396,9 @@ def generate(model, prompts, **options):
         list of dicts: `prompt`, and `text`, or with several sequences `texts`.
 
     Raises:
-        ValueError: the model writes no texts, or an option or a prompt is no good.
+        ValueError: an option or a prompt is no good.
     """
-    texts = writer(model).generate(list(prompts), **options)
+    texts = model.generate(list(prompts), **options)
     name = "text" if options.get("num_sequences", 1) == 1 else "texts"
     return [{"prompt": prompt, name: text} for prompt, text in zip(prompts, texts)]
 
@@ -407,7 +407,7 @@ def reply(model, messages, **options):
     """Write the assistant's next message, and hand out each piece as it comes.
 
     Args:
-        model: `CausalLM`, e.g. of `writer`.
+        model: `CausalLM`, or an artefact of one with a chat template; see `writer`.
         messages: list of dicts with `role` and `content`, str.
         **options: of `Generative.stream`.
 
@@ -418,6 +418,8 @@ def reply(model, messages, **options):
         TypeError: the model is no `CausalLM`.
         ValueError: the model's chat template refuses the messages, or an option is no good.
     """
+    if getattr(model, "chats", False):
+        return iter([model.chat(messages, **options)])
     if not isinstance(model, chat.MODEL):
         raise TypeError(f"`model` must be a CausalLM. Received: a {type(model).__name__}.")
     return model.stream(chat.prompt_ids(model.tokenizer, messages), truncate=True, **options)

@@ -114,7 +114,7 @@ def test_the_form_that_was_trained_with_is_saved(tmp_path):
     again = ByteLevelBPETokenizer.from_pretrained(tmp_path)
     assert again.chat_template == chat.TEMPLATE
     question = [{"role": "user", "content": "Who are you?"}]
-    assert again.encode_chat(question) == chat._prompt(tokenizer, {"prompt": "Who are you?"})
+    assert again.encode_chat(question) == chat.prompt_ids(tokenizer, question)
 
 
 def test_a_template_may_refuse(tokenizer):
@@ -154,7 +154,7 @@ def test_special_tokens_are_ids_but_none_that_a_user_types(model, tokenizer):
 
 def test_a_prompt_has_the_ids_of_the_tokenizer(tokenizer):
     messages = [*DIALOGUE["messages"][:3], {"role": "user", "content": "<|im_end|> you"}]
-    assert chat._prompt(tokenizer, {"messages": messages}) == tokenizer.encode_chat(messages)
+    assert chat.prompt_ids(tokenizer, messages) == tokenizer.encode_chat(messages)
 
 
 def test_long_dialogues_keep_their_end(model, tokenizer):

@@ -100,6 +100,9 @@ def stream(
     check_at_least_one(steps=steps)
 
     def one_pass(seed):
+        # Of this function's graph alone: the order shall not depend on the global seed, and where
+        # that is 0, `shuffle` takes no tensor.
+        tf.random.set_seed(1)
         data = tf.data.Dataset.from_tensor_slices(pieces)
         if training:
             data = data.shuffle(len(pieces), seed=seed)

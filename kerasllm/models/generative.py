@@ -39,7 +39,7 @@ RULES = {
     "num_sequences": (lambda x: x >= 1, "at least 1"),
 }
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or not yet
-CONTEXT = 8  # tokens of a prompt from which it is clear how the new ones are written
+CONTEXT = 64  # tokens of a prompt from which it is clear how the new ones are written: bytes too
 EVERY = 16  # new tokens after which `generate` looks for stop strings
 
 

@@ -18,7 +18,7 @@ MODEL = SentenceEncoder
 COLUMNS = ("text",)
 OPTIONAL_COLUMNS = ("text_pair",)
 INPUTS = ("text",)
-MONITOR = "val_accuracy"
+MONITOR = "val_loss"
 RESULT = RetrievalResult
 TEMPERATURE = 0.05  # of the paper, section 3
 
