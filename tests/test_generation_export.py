@@ -94,7 +94,7 @@ def test_every_family(name):
     assert [count for _, count, _ in rows] == [len(ids) for (ids,) in answers]
     reasons = ["stop" if len(ids) < 11 else "length" for (ids,) in answers]
     assert [reason for _, _, reason in rows] == reasons
-    assert drawn == again != rows[1]
+    assert drawn == again
     most = model.config.max_length
     read = max(most - 11, most // 2) if model.HEAD == "causal_lm" else most
     assert found["prompt_token_count"].numpy().tolist()[8:10] == [min(80, read), 9]
@@ -199,7 +199,10 @@ def test_a_text_does_not_depend_on_those_beside_it(artefact):
         (dict(temperature=float("nan")), "`temperature` must be at least 0"),
         (dict(top_p=[0.5, 0.0]), "`top_p` must be more than 0"),
         (dict(max_new_tokens=0), "`max_new_tokens` must be at least 1"),
-        (dict(seed=[1, 2, 3]), "`seed` must be one value, or one for each text. Received.* .3. .2."),
+        (
+            dict(seed=[1, 2, 3]),
+            "`seed` must be one value, or one for each text. Received.* .3. .2.",
+        ),
     ],
     ids=str,
 )
@@ -288,10 +291,12 @@ def test_other_answers_are_an_error(model):
     right, count = ("It was dull", len(tokens), "stop"), len(tokens)
     assert check(right, right)["equal_tokens"] == 1.0
     for wrong in (("It was d", count - 1, "stop"), (*right[:2], "length"), ("", count, "stop")):
-        with pytest.raises(ValueError, match="It must write what the Keras model writes. Received: "):
+        with pytest.raises(
+            ValueError, match="It must write what the Keras model writes. Received: "
+        ):
             check(right, wrong)
     some = check(right, (*right[:2], "length"), tolerance=0.1)["equal_tokens"]
-    assert some == 1 - 1 / (3 * (count + 1))
+    assert some == pytest.approx(1 - 1 / (3 * (count + 1)))
     with pytest.raises(ValueError, match="must give nothing for an empty batch"):
         check(right, right, nothing=["x"])
 

@@ -5,9 +5,10 @@ import pytest
 import sklearn.metrics
 from tiny_task import classifier, rows
 
-from kerasllm import TextClassifier, fit
+from kerasllm import TextClassifier, fit, to_tflite
 from kerasllm.evaluation.multi_label import MultiLabelResult, evaluate_label_sets
 from kerasllm.evaluation.numbers import NumbersResult, evaluate_numbers
+from kerasllm.export import load_artefact
 from kerasllm.tasks import evaluate, multi_label, task_of, text_regression
 
 OPTIONS = dict(epochs=8, batch_size=8, learning_rate=3e-3, progress=False)
@@ -93,3 +94,15 @@ def test_numbers_that_are_all_alike_and_wrong_ones():
         text_regression.numbers_of([{"score": "high"}])
     with pytest.raises(ValueError, match="`outputs` must be one for each"):
         evaluate_numbers([{"text": "a"}], [1.0], [1.0])
+
+
+@pytest.mark.parametrize("task", [multi_label, text_regression])
+def test_artefacts_give_what_the_task_gives(tmp_path, task):
+    model = fresh(("a", "b") if task is multi_label else ("score",))
+    model.task = task.__name__.rpartition(".")[2]
+    texts = ["the film was lovely", "awful soup"]
+    report = to_tflite(model, tmp_path / "model.tflite", texts=texts, max_length=16)
+    assert report.largest_difference < 1e-5
+    given = load_artefact(tmp_path / "model.tflite").predict(texts)
+    wanted = task.predict(model, [{"text": text} for text in texts]).reshape(2, -1)
+    np.testing.assert_allclose(given, wanted, atol=1e-5)

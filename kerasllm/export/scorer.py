@@ -6,6 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasllm.models import TextClassifier
+from kerasllm.tasks import task_of
+
 BATCH_SIZE = 16
 
 
@@ -39,7 +42,8 @@ class Scorer(tf.Module):
         # variables under a name that only TensorFlow's Python loader can follow.
         self.weights = [weight.value for weight in copy.weights]
         self._get_tokenizer = lambda: model.tokenizer
-        self._softmax = lambda inputs: tf.nn.softmax(copy(inputs))
+        probabilities = task_of(model).probabilities
+        self._scores = lambda inputs: probabilities(copy(inputs))
 
     @property
     def tokenizer(self):
@@ -61,11 +65,11 @@ class Scorer(tf.Module):
             inputs: dict of int32 `(batch, length)`, with at least the names in `input_names`.
 
         Returns:
-            float32 `(batch, num_classes)`, rows that sum to 1.
+            float32 `(batch, num_classes)`: probabilities, or numbers, as the model's task has it.
         """
         if "segment_ids" not in inputs:  # not all tokenizers make them
             inputs = {**inputs, "segment_ids": tf.zeros_like(inputs["token_ids"])}
-        return self._softmax({name: inputs[name] for name in self.input_names})
+        return self._scores({name: inputs[name] for name in self.input_names})
 
     def score_texts(self, texts):
         """Score texts in Keras, with the tokenizer in Python: what artefacts are compared with.
@@ -134,7 +138,7 @@ def float32_copy(model, **changes):
 
 
 def _check_classifier(model):
-    if not hasattr(model, "tokenizer") or not hasattr(model, "labels"):
+    if not isinstance(model, TextClassifier):
         raise ValueError(
             f"`model` must be a text classifier. Received: {type(model).__name__}. Give any other "
             "Keras model `inputs`, examples to verify its artefact on."
