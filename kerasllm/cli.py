@@ -138,6 +138,7 @@ def _fractions(split):
     metavar="A/B[/C]",
     help="Cut TRAIN into training, validation and test rows, e.g. 80/10/10.",
 )
+@click.option("--split-by", metavar="NAME", help="Column whose equal values stay together.")
 @data_options
 @click.option("--epochs", type=int, default=3, show_default=True)
 @batch_size

@@ -41,6 +41,7 @@ def train(
     validation=None,
     test=None,
     split=None,
+    split_by=None,
     task="text_classification",
     columns=None,
     header=None,
@@ -68,6 +69,7 @@ def train(
         test: source of rows for the evaluation, or None (then the validation rows serve).
         split: fractions such as `(0.8, 0.1, 0.1)` to cut `train` into training, validation and test
             rows, or two of them for no test rows; None for no cut.
+        split_by: str or None, a column: rows with one value of it stay together in the cut.
         task: str, a name in `TASKS`.
         columns: dict or None, our name of a column: its name in the source.
         header: tuple of str or None, names of the columns of files without a first line of names.
@@ -99,7 +101,7 @@ def train(
     chief = is_chief(place)
     with _output(output, chief) as aside:  # before all work: a bad path ends the run at once
         aside.mkdir()
-        rows = _read(task, columns, header, split, seed, train, validation, test)
+        rows = _read(task, columns, header, split, split_by, seed, train, validation, test)
         with place.scope():
             trained = _model(model, task, rows[0], vocab_size, lowercase, max_length, dtype)
         _check_rows(task, trained, rows[1:], max_length)
@@ -142,7 +144,7 @@ def _output(path, chief):
             yield pathlib.Path(folder) / "run"
 
 
-def _read(task, columns, header, split, seed, train, validation, test):
+def _read(task, columns, header, split, split_by, seed, train, validation, test):
     module = task_named(task)
     sources = (train, validation, test)
     if not split and hasattr(module, "dataset") and str(train).endswith(".txt"):
@@ -154,7 +156,7 @@ def _read(task, columns, header, split, seed, train, validation, test):
         raise ValueError(
             f"`split` must not cut off what is given by `validation` or `test`. Received: {split}."
         )
-    parts = split_rows(rows[0], tuple(split), seed)
+    parts = split_rows(rows[0], tuple(split), seed, by=split_by)
     return [*parts, rows[2]][:3]
 
 

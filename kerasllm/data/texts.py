@@ -100,9 +100,10 @@ def stream(
     check_at_least_one(steps=steps)
 
     def one_pass(seed):
-        # Of this function's graph alone: the order shall not depend on the global seed, and where
-        # that is 0, `shuffle` takes no tensor.
-        tf.random.set_seed(1)
+        if tf.inside_function():
+            # Of this function's graph alone: the order shall not depend on the global seed, and
+            # where that is 0, `shuffle` takes no tensor.
+            tf.random.set_seed(1)
         data = tf.data.Dataset.from_tensor_slices(pieces)
         if training:
             data = data.shuffle(len(pieces), seed=seed)
@@ -135,7 +136,7 @@ def _seeds(seed, kind, by_time):
     """An endless dataset of seeds, int64 `(2,)`."""
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     # The workers of a service begin each pass as they began the first one, but for the time.
-    time = (lambda: tf.cast(tf.timestamp() * 1e6, tf.int64)) if by_time else (lambda: kind)
+    time = (lambda: tf.cast(tf.timestamp() * 1e6, tf.int64)) if by_time else (lambda: 0)
     return numbers.map(lambda number: tf.stack([number, kind + time()]))
 
 

@@ -31,6 +31,9 @@ class ReplacedTokenDetection(keras.Model):
             tables are the detector's.
         generator_size: float in (0, 1].
         dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+        task: str or None, what it was last trained for, a name in `kerasllm.tasks.TASKS`.
+        special_ids: dict or None, name of a special token: its id, as of `Pretrained`.
+        name: str or None.
 
     Call arguments:
         inputs: dict of int32: `token_ids`, `padding_mask` and, where the family has segments,

@@ -42,11 +42,11 @@ TASKS = {
     "translation": translation,
     "summarization": summarization,
     "extractive_summarization": extractive_summarization,
-    "chat": chat,
     "masked_lm_pairs": masked_lm_pairs,
     "masked_lm": masked_lm,
     "replaced_token_detection": replaced_token_detection,
     "causal_lm": causal_lm,
+    "chat": chat,
     "denoising": denoising,
     "contrastive": contrastive,
 }
