@@ -168,7 +168,7 @@ def test_c_api_sees_what_the_python_loader_does_not(model, tmp_path):
             super().__init__(model)
             self.weights = []
             self.copy = float32_copy(model)
-            self._softmax = lambda inputs: tf.nn.softmax(self.copy(inputs))
+            self._scores = lambda inputs: tf.nn.softmax(self.copy(inputs))
 
     scorer = HoldsKeras(model)
     saved_model._write(scorer, tmp_path)

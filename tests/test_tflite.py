@@ -220,7 +220,7 @@ class HoldsKeras(Scorer):
         super().__init__(model, max_length)
         self.weights = []
         self.copy = float32_copy(model)
-        self._softmax = lambda inputs: tf.nn.softmax(self.copy(inputs))
+        self._scores = lambda inputs: tf.nn.softmax(self.copy(inputs))
 
 
 def test_a_file_without_weights_is_refused(model, exported):

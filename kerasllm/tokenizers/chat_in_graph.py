@@ -37,7 +37,12 @@ class ChatInGraph(tf.Module):
     @tf.autograph.experimental.do_not_convert
     def __call__(self, roles, contents):
         """Turns one conversation, strings `(messages,)`, into ids: ragged int32 `(1, None)`."""
-        role = self._numbers(roles, contents)
+        counted = tf.debugging.Assert(
+            tf.equal(tf.size(roles), tf.size(contents)),
+            ["`contents` must be as many as `roles`. Received:", tf.size(contents), tf.size(roles)],
+        )
+        with tf.control_dependencies([counted]):  # else what comes next may fail first
+            role, contents = self._numbers(tf.identity(roles)), tf.identity(contents)
         pairs = tf.stack([tf.concat([[0], role], 0), tf.concat([role, [0]], 0)], axis=1)
         tf.debugging.Assert(
             tf.reduce_all(tf.gather_nd(self._known, pairs)) & (tf.size(role) > 0),
@@ -57,12 +62,8 @@ class ChatInGraph(tf.Module):
         texts = tf.reshape(tf.stack([between[:-1], contents], axis=1), (-1,))
         return self._ids(tf.strings.reduce_join(tf.concat([texts, between[-1:]], axis=0)))
 
-    def _numbers(self, roles, contents):
+    def _numbers(self, roles):
         """int32 `(messages,)`: the place of each role, from 1."""
-        tf.debugging.Assert(
-            tf.equal(tf.size(roles), tf.size(contents)),
-            ["`contents` must be as many as `roles`. Received:", tf.size(contents), tf.size(roles)],
-        )
         match = tf.expand_dims(roles, 1) == tf.constant(ROLES)  # (messages, roles)
         tf.debugging.Assert(
             tf.reduce_all(tf.reduce_any(match, axis=1)),
