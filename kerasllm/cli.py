@@ -403,8 +403,7 @@ def _write(pieces):
 def export(model, target, output, as_json, **options):
     """Export MODEL to OUTPUT, and verify that the artefact equals it."""  # fmt: skip
     runs = _runs()
-    given = {name: value for name, value in options.items() if value is not None}
-    report = runs.export(model, target, output, **given)
+    report = runs.export(model, target, output, **_given(options))
     if as_json:
         _print_json(report.to_dict())
     else:

@@ -104,7 +104,8 @@ def train(
         rows = _read(task, columns, header, split, split_by, seed, train, validation, test)
         with place.scope():
             trained = _model(model, task, rows[0], vocab_size, lowercase, max_length, dtype)
-        _check_rows(task, trained, rows[1:], max_length)
+        if rows[2] and hasattr(TASKS[task], "encode"):
+            TASKS[task].encode(trained, rows[2], max_length)  # a bad row must not wait for the end
         if epsilon is not None:
             clip_norm = recipe.get("clip_norm") or 1.0
             recipe = {**recipe, "privacy": Privacy(epsilon, delta, clip_norm)}
@@ -210,14 +211,6 @@ def _tokenizer(module, rows, vocab_size, lowercase):
 def _same_head(fields, head):
     """Whether a checkpoint's head is for the same labels, in whatever order."""
     return set(stored_labels(fields)) == set(head.get("labels", ()))
-
-
-def _check_rows(task, model, parts, max_length):
-    """Encode the rows that come last first: a bad one must not wait for the last epoch."""
-    module = TASKS[task]
-    for rows in filter(None, parts):
-        if hasattr(module, "encode"):
-            module.encode(model, rows, max_length)
 
 
 def _checkpoint(name):

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from tiny_task import tiny_config
 
-from kerasllm.config import TransformerConfig
 from kerasllm.data.rows import Row, read_rows
 from kerasllm.models import CausalLM
 from kerasllm.tasks import chat
@@ -46,21 +46,14 @@ def tokenizer():
 
 def language_model(tokenizer, max_length=64):
     keras.utils.set_random_seed(0)
-    config = TransformerConfig(
+    config = tiny_config(
         tokenizer.vocab_size,
-        num_layers=1,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
         max_length=max_length,
         num_segments=0,
-        rate=0.0,
-        attention_rate=0.0,
         causal=True,
         norm_first=True,
         positions="counted",
         embedding_norm=False,
-        initializer_range=0.1,
     )
     return CausalLM(config, family="gpt2", tokenizer=tokenizer)
 

@@ -6,9 +6,9 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
+from tiny_task import tiny_config
 
 from kerasllm.backbones import Transformer
-from kerasllm.config import TransformerConfig
 from kerasllm.data.rows import Row
 from kerasllm.evaluation.answers import AnswersResult, answer_scores, evaluate_answers
 from kerasllm.models import SpanLabeler
@@ -52,17 +52,7 @@ def question(answer, context=CONTEXT, start=None, text="What is it?"):
 def labeler(kind=WordPieceTokenizer, texts=(CONTEXT, "What is it?"), max_length=96):
     keras.utils.set_random_seed(1)
     tokenizer = kind.train([*texts] * 4, vocab_size=330)
-    config = TransformerConfig(
-        tokenizer.vocab_size,
-        num_layers=1,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
-        max_length=max_length,
-        rate=0.0,
-        attention_rate=0.0,
-        initializer_range=0.1,
-    )
+    config = tiny_config(tokenizer.vocab_size, max_length=max_length)
     return SpanLabeler(Transformer(config, name="backbone"), family="bert", tokenizer=tokenizer)
 
 

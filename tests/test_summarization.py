@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from tiny_task import tiny_config
 
-from kerasllm.config import TransformerConfig
 from kerasllm.data.rows import Row, read_rows
 from kerasllm.evaluation.texts import TextsResult, evaluate_answers, evaluate_summaries, rouge
 from kerasllm.models import TokenClassifier
@@ -33,17 +33,7 @@ def model():
     keras.utils.set_random_seed(0)
     rows = documents(12)
     tokenizer = WordPieceTokenizer.train(extractive_summarization.texts(rows), vocab_size=120)
-    config = TransformerConfig(
-        tokenizer.vocab_size,
-        num_layers=1,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
-        max_length=64,
-        rate=0.0,
-        attention_rate=0.0,
-        initializer_range=0.2,
-    )
+    config = tiny_config(tokenizer.vocab_size, max_length=64, initializer_range=0.2)
     head = extractive_summarization.head(rows)
     return TokenClassifier(2, config, family="bert", tokenizer=tokenizer, rate=0.0, **head)
 

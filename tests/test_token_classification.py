@@ -8,9 +8,9 @@ import pytest
 import seqeval.metrics
 import seqeval.metrics.v1
 from seqeval.scheme import IOBES
+from tiny_task import tiny_config
 
 from kerasllm.backbones import Transformer
-from kerasllm.config import TransformerConfig
 from kerasllm.data.rows import Row
 from kerasllm.evaluation.entities import (
     EntitiesResult,
@@ -73,17 +73,7 @@ def tagger(kind=WordPieceTokenizer, labels=LABELS, max_length=64):
     keras.utils.set_random_seed(1)
     texts = token_classification.texts(sentences(60)) + [" ".join(AWKWARD)] * 4
     tokenizer = kind.train(texts, vocab_size=330)
-    config = TransformerConfig(
-        tokenizer.vocab_size,
-        num_layers=1,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
-        max_length=max_length,
-        rate=0.0,
-        attention_rate=0.0,
-        initializer_range=0.1,
-    )
+    config = tiny_config(tokenizer.vocab_size, max_length=max_length)
     backbone = Transformer(config, name="backbone")
     return TokenClassifier(
         len(labels), backbone, 0.0, family="bert", labels=labels, tokenizer=tokenizer

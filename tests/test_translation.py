@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import sacrebleu
+from tiny_task import tiny_config
 
-from kerasllm.config import TransformerConfig
 from kerasllm.data.rows import Row, read_rows, split_rows
 from kerasllm.data.sentences import close_up, joined, sentences
 from kerasllm.evaluation.texts import TextsResult, evaluate_translations, references
@@ -29,17 +29,11 @@ ROWS = [
 
 def translator(tokenizer, max_length=32):
     keras.utils.set_random_seed(0)
-    config = TransformerConfig(
+    config = tiny_config(
         tokenizer.vocab_size,
-        num_layers=1,
         num_decoder_layers=1,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
         max_length=max_length,
         num_segments=0,
-        rate=0.0,
-        attention_rate=0.0,
         positions="sinusoidal",
         embedding_norm=False,
         epsilon=1e-5,

@@ -26,22 +26,20 @@ def rows(count, seed=0):
     return found
 
 
+def tiny_config(vocab_size, **changes):
+    """A config of one block without dropout, and with the changes that are asked for."""
+    sizes = dict(num_layers=1, num_heads=2, embed_dim=32, ff_dim=64)
+    still = dict(rate=0.0, attention_rate=0.0, initializer_range=0.1)
+    return TransformerConfig(vocab_size, **{**sizes, **still, **changes})
+
+
 def classifier(rate=0.1, dtype=None, seed=3, num_layers=1, max_length=16):
     """A fresh model with the vocabulary of `rows`."""
     keras.utils.set_random_seed(seed)
     tokenizer = WordPieceTokenizer(
         [*SPECIAL_TOKENS, *OTHERS, *(word for words in WORDS.values() for word in words)]
     )
-    config = TransformerConfig(
-        tokenizer.vocab_size,
-        num_layers=num_layers,
-        num_heads=2,
-        embed_dim=32,
-        ff_dim=64,
-        max_length=max_length,
-        rate=rate,
-        attention_rate=rate,
-        initializer_range=0.1,
-    )
+    options = dict(num_layers=num_layers, max_length=max_length, rate=rate, attention_rate=rate)
+    config = tiny_config(tokenizer.vocab_size, **options)
     bert = Transformer(config, dtype=dtype, name="bert")
     return BertClassifier(2, bert, rate=rate, labels=sorted(WORDS), tokenizer=tokenizer)

@@ -437,7 +437,7 @@ def word_begins(tokenizer):
     if tokens is not None:
         begins = [not token.startswith("##") for token in tokens]
     else:
-        tokens = map(tokenizer._rust.id_to_token, range(tokenizer.vocab_size))
+        tokens = map(tokenizer.token, range(tokenizer.vocab_size))
         begins = [token.startswith(("Ġ", "▁", "Ċ")) for token in tokens]
     begins = np.array(begins)
     begins[_special_ids(tokenizer)] = True

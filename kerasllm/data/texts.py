@@ -42,7 +42,7 @@ def stream(
 
     Args:
         source: path of a UTF-8 text file, a pattern such as `"wiki/*.txt"`, a list of either, or a
-            list of texts.
+            list of texts, or of rows with `text`.
         rows_of: function from a string scalar, a piece, and its seed, int64 `(2,)`, to a dict of
             tensors `(rows, …)`; how many rows must not depend on the seed.
         batch_of: function from such a dict of a batch, and its seed, to what the dataset gives.
@@ -186,7 +186,7 @@ def _texts(source):
     """The texts of a list; None where the source is files."""
     if isinstance(source, (str, pathlib.Path)):
         return None
-    source = list(source)
+    source = [each["text"] if isinstance(each, dict) else each for each in source]
     if not source:
         raise ValueError("`source` must hold texts or paths. Received: an empty list.")
     paths = [isinstance(each, pathlib.Path) or _is_path(each) for each in source]

@@ -6,7 +6,7 @@ import string
 from collections import Counter
 
 from kerasllm.data.squad import gold_answers
-from kerasllm.evaluation.result import Picture, Table, lines
+from kerasllm.evaluation.result import Picture, Result, Table
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -88,7 +88,7 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswersResult:
+class AnswersResult(Result):
     """What `evaluate_answers` found; print it for a table.
 
     Args:
@@ -107,7 +107,7 @@ class AnswersResult:
     lengths: tuple[Group, ...]
     worst: tuple[dict, ...] = ()
 
-    notes = ()
+    PARTS = dict.fromkeys(("overall", "answerable", "unanswerable", "words", "lengths"), Group)
 
     def figures(self) -> dict:
         """Return the figures that sum it up, by name."""
@@ -146,31 +146,6 @@ class AnswersResult:
             picture("F1 by question word", self.words),
             picture("F1 by length of the right answer", self.lengths),
         ]
-
-    def to_dict(self) -> dict:
-        """Return all of it as plain values, ready for `json.dumps`."""
-        values = dataclasses.asdict(self)
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items()}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave, or from more than that.
-
-        Args:
-            values: dict.
-
-        Returns:
-            `AnswersResult`.
-        """
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        for name in ("overall", "answerable", "unanswerable"):
-            fields[name] = None if fields[name] is None else Group(**fields[name])
-        for name in ("words", "lengths"):
-            fields[name] = tuple(Group(**group) for group in fields[name])
-        return cls(**{**fields, "worst": tuple(fields["worst"])})
-
-    def __str__(self):
-        return "\n\n".join([lines(self.figures()), *map(str, self.tables())])
 
 
 def evaluate_answers(rows, found, worst=20) -> AnswersResult:

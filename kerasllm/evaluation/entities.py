@@ -8,8 +8,13 @@ import seqeval.metrics.sequence_labeling as loose
 import seqeval.metrics.v1 as strict
 from seqeval.scheme import IOBES, Tokens
 
-from kerasllm.evaluation.metrics import ClassificationResult, Scores
-from kerasllm.evaluation.result import Picture, Table, lines
+from kerasllm.evaluation.metrics import (
+    ClassificationResult,
+    Scores,
+    table_of_scores,
+    weakest_first,
+)
+from kerasllm.evaluation.result import Picture, Result, Table
 
 OUTSIDE = "O"
 NOTHING = "no entity"  # what an entity is confused with that was missed, or found where none is
@@ -80,7 +85,7 @@ def entities_of(tags, scheme) -> list[tuple[str, int, int]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class EntitiesResult:
+class EntitiesResult(Result):
     """What `evaluate_entities` found; print it for a table.
 
     Args:
@@ -104,6 +109,7 @@ class EntitiesResult:
     confusion: tuple[tuple[int, ...], ...]
     worst: tuple[dict, ...] = ()
 
+    PARTS = {"overall": Scores, "macro": Scores, "classes": Scores}
     confusions = ClassificationResult.confusions
 
     @property
@@ -133,21 +139,15 @@ class EntitiesResult:
 
     def tables(self) -> list[Table]:
         """Return the table of types, the weakest first."""
-
-        def row(scores):
-            return scores.name, scores.precision, scores.recall, scores.f1, scores.support
-
-        rows = map(row, sorted(self.classes, key=lambda scores: scores.f1))
         return [
-            Table(
+            table_of_scores(
                 "Entities",
-                ("type", "precision", "recall", "F1", "entities"),
-                tuple(rows),
+                ("type", "entities"),
+                weakest_first(self.classes),
+                (self.overall, self.macro),
                 "An entity is right if its type and both its bounds are. Precision: of the "
                 "entities that were found, the share that is right. Recall: of the entities that "
                 "there are, the share that was found. The weakest type comes first.",
-                (row(self.overall), row(self.macro)),
-                bar="F1",
             )
         ]
 
@@ -155,7 +155,7 @@ class EntitiesResult:
         """Return the F1 of each type, and which types are taken for which."""
         from kerasllm.evaluation import plots  # figures alone need no Matplotlib
 
-        classes = sorted(self.classes, key=lambda scores: scores.f1)
+        classes = weakest_first(self.classes)
         confusions = " ".join(
             f"{count} of {kind} found as {other}." for kind, other, count in self.confusions(3)
         )
@@ -178,35 +178,6 @@ class EntitiesResult:
                 f"Confusion matrix of {len(self.classes)} types. {confusions or 'No mistakes.'}",
             ),
         ]
-
-    def to_dict(self) -> dict:
-        """Return all of it as plain values, ready for `json.dumps`."""
-        values = dataclasses.asdict(self)
-        values["classes"], values["worst"] = list(values["classes"]), list(values["worst"])
-        values["confusion"] = [list(row) for row in self.confusion]
-        return {**values, "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave, or from more than that.
-
-        Args:
-            values: dict.
-
-        Returns:
-            `EntitiesResult`.
-        """
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        for name in ("overall", "macro"):
-            fields[name] = Scores(**values[name])
-        fields["classes"] = tuple(Scores(**scores) for scores in values["classes"])
-        fields["confusion"] = tuple(tuple(row) for row in values["confusion"])
-        fields["worst"] = tuple(values["worst"])
-        return cls(**fields)
-
-    def __str__(self):
-        parts = [lines(self.figures()), *map(str, self.tables()), "\n".join(self.notes)]
-        return "\n\n".join(filter(None, parts))
 
 
 def evaluate_entities(rows, found, labels=(), worst=20) -> EntitiesResult:

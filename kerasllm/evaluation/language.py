@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from kerasllm.evaluation.result import Picture, Table, lines
+from kerasllm.evaluation.result import Result
 
 WORST = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageResult:
+class LanguageResult(Result):
     """What `evaluate_tokens` found; print it for its figures.
 
     Args:
@@ -30,11 +30,6 @@ class LanguageResult:
     rows: int
     worst: tuple[dict, ...] = ()
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the reader."""
-        return ()
-
     def figures(self) -> dict:
         """Return the figures that sum it up, by name."""
         return {
@@ -44,34 +39,6 @@ class LanguageResult:
             "tokens": self.tokens,
             "rows": self.rows,
         }
-
-    def tables(self) -> list[Table]:
-        """Return none: the texts are in `worst`."""
-        return []
-
-    def pictures(self) -> list[Picture]:
-        """Return none."""
-        return []
-
-    def to_dict(self) -> dict:
-        """Return all figures as plain values, ready for `json.dumps`."""
-        return {**dataclasses.asdict(self), "worst": list(self.worst), "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave, or from more than that.
-
-        Args:
-            values: dict.
-
-        Returns:
-            `LanguageResult`.
-        """
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**fields, "worst": tuple(values["worst"])})
-
-    def __str__(self):
-        return lines(self.figures())
 
 
 def evaluate_tokens(scores, texts=None) -> LanguageResult:

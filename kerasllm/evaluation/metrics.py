@@ -6,7 +6,7 @@ import numpy as np
 import sklearn.metrics
 
 from kerasllm.data.rows import label_ids
-from kerasllm.evaluation.result import Picture, Table
+from kerasllm.evaluation.result import Picture, Result, Table
 
 BINS = 10  # of confidence, as wide as each other
 
@@ -55,7 +55,7 @@ class Bin:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationResult:
+class ClassificationResult(Result):
     """What `evaluate_classes` found; print it for a table.
 
     Args:
@@ -82,6 +82,8 @@ class ClassificationResult:
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[Bin, ...]
     worst: tuple[dict, ...] = ()
+
+    PARTS = {"macro": Scores, "weighted": Scores, "classes": Scores, "bins": Bin}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -124,35 +126,6 @@ class ClassificationResult:
             if matrix[true, predicted]
         ]
 
-    def to_dict(self) -> dict:
-        """Return all figures, and the notes, as plain values, ready for `json.dumps`."""
-        values = dataclasses.asdict(self)
-        values["classes"] = list(values["classes"])
-        values["confusion"] = [list(row) for row in self.confusion]
-        values["bins"], values["worst"] = list(values["bins"]), list(values["worst"])
-        return {**values, "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave, or from more than that.
-
-        Args:
-            values: dict.
-
-        Returns:
-            `ClassificationResult`.
-        """
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        fields["macro"], fields["weighted"] = (
-            Scores(**values["macro"]),
-            Scores(**values["weighted"]),
-        )
-        fields["classes"] = tuple(Scores(**scores) for scores in values["classes"])
-        fields["confusion"] = tuple(tuple(row) for row in values["confusion"])
-        fields["bins"] = tuple(Bin(**bounds) for bounds in values["bins"])
-        fields["worst"] = tuple(values["worst"])
-        return cls(**fields)
-
     def figures(self) -> dict:
         """Return the figures that sum it up, by name."""
         return {
@@ -166,22 +139,17 @@ class ClassificationResult:
 
     def tables(self) -> list[Table]:
         """Return the table of classes, the weakest first."""
-        weakest = sorted(self.classes, key=lambda scores: scores.f1)
-        return [self._table(weakest)]
+        return [self._table(weakest_first(self.classes))]
 
     def _table(self, classes):
-        def row(scores):
-            return scores.name, scores.precision, scores.recall, scores.f1, scores.support
-
-        return Table(
+        return table_of_scores(
             "Classes",
-            ("class", "precision", "recall", "F1", "rows"),
-            tuple(map(row, classes)),
+            ("class", "rows"),
+            classes,
+            (self.macro, self.weighted),
             "Precision: of the rows predicted as this class, the share that is of it. Recall: of "
             "the rows of this class, the share that was found. F1: their harmonic mean. The "
             "weakest class comes first.",
-            (row(self.macro), row(self.weighted)),
-            bar="F1",
         )
 
     def pictures(self) -> list[Picture]:
@@ -220,6 +188,41 @@ class ClassificationResult:
         )
         notes = ["", *self.notes] if self.notes else []
         return "\n".join([first, "", str(self._table(self.classes)), *notes])
+
+
+def weakest_first(classes) -> list[Scores]:
+    """Sort scores by their F1.
+
+    Args:
+        classes: iterable of `Scores`.
+
+    Returns:
+        list of `Scores`.
+    """
+    return sorted(classes, key=lambda scores: scores.f1)
+
+
+def table_of_scores(title, columns, classes, averages, about) -> Table:
+    """Return precision, recall, F1 and support as a table.
+
+    Args:
+        title: str.
+        columns: pair of str, what the rows of the table are, and what their support counts.
+        classes: iterable of `Scores`.
+        averages: iterable of `Scores`, which stand below them.
+        about: str, how to read it.
+
+    Returns:
+        `Table`.
+    """
+
+    def row(scores):
+        return scores.name, scores.precision, scores.recall, scores.f1, scores.support
+
+    kind, support = columns
+    columns = (kind, "precision", "recall", "F1", support)
+    below = tuple(map(row, averages))
+    return Table(title, columns, tuple(map(row, classes)), about, below, bar="F1")
 
 
 def evaluate_classes(targets, scores, labels) -> ClassificationResult:
@@ -338,7 +341,7 @@ def worst_examples(rows, targets, scores, labels, count=20) -> list[dict]:
 
 
 def _classes(targets, predicted, labels):
-    precision, recall, f1, support = _fractions(targets, predicted, labels, average=None)
+    precision, recall, f1, support = fractions(targets, predicted, labels, average=None)
     counts = np.bincount(predicted, minlength=len(labels))
     columns = (precision, recall, f1, support, counts)
     rows = zip(*(column.tolist() for column in columns))
@@ -346,12 +349,22 @@ def _classes(targets, predicted, labels):
 
 
 def _average(kind, targets, predicted, labels):
-    fractions = _fractions(targets, predicted, labels, average=kind)[:3]
+    found = map(float, fractions(targets, predicted, labels, average=kind)[:3])
     rows = len(targets)
-    return Scores(f"{kind} average", *map(float, fractions), support=rows, predicted=rows)
+    return Scores(f"{kind} average", *found, support=rows, predicted=rows)
 
 
-def _fractions(targets, predicted, labels, average):
+def fractions(targets, predicted, labels, average):
+    """Return precision, recall, F1 and support of all labels, or averages of them.
+
+    Args:
+        targets, predicted: int `(rows,)`, or bool `(rows, labels)` where a row may have several.
+        labels: sequence of str.
+        average: str or None, of scikit-learn's `precision_recall_fscore_support`.
+
+    Returns:
+        Four float arrays `(labels,)`, or with an average three float and None.
+    """
     # All class ids are named, or a class that no row has would silently drop out of the averages.
     return sklearn.metrics.precision_recall_fscore_support(
         targets, predicted, labels=range(len(labels)), average=average, zero_division=0

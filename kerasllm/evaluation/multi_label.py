@@ -3,16 +3,15 @@
 import dataclasses
 
 import numpy as np
-import sklearn.metrics
 
-from kerasllm.evaluation.metrics import Scores
-from kerasllm.evaluation.result import Picture, Table, lines
+from kerasllm.evaluation.metrics import Scores, fractions, table_of_scores, weakest_first
+from kerasllm.evaluation.result import Result, Table
 
 WORST = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiLabelResult:
+class MultiLabelResult(Result):
     """What `evaluate_label_sets` found; a fraction without anything to divide by is 0.
 
     Args:
@@ -30,6 +29,8 @@ class MultiLabelResult:
     macro: Scores
     classes: tuple[Scores, ...]
     worst: tuple = ()
+
+    PARTS = {"micro": Scores, "macro": Scores, "classes": Scores}
 
     @property
     def notes(self):
@@ -49,40 +50,16 @@ class MultiLabelResult:
 
     def tables(self) -> list[Table]:
         """Return the table of labels, the weakest first."""
-
-        def row(scores):
-            return scores.name, scores.precision, scores.recall, scores.f1, scores.support
-
         return [
-            Table(
+            table_of_scores(
                 "Labels",
-                ("label", "precision", "recall", "F1", "rows"),
-                tuple(map(row, sorted(self.classes, key=lambda scores: scores.f1))),
+                ("label", "rows"),
+                weakest_first(self.classes),
+                (self.micro, self.macro),
                 "Precision: of the rows given this label, the share that has it. Recall: of the "
                 "rows that have it, the share that was given it. The weakest label comes first.",
-                (row(self.micro), row(self.macro)),
-                bar="F1",
             )
         ]
-
-    def pictures(self) -> list[Picture]:
-        """Return no pictures: the table has its bars."""
-        return []
-
-    def to_dict(self) -> dict:
-        """Return all of it as plain values, ready for `json.dumps`."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave."""
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        classes = tuple(Scores(**scores) for scores in fields["classes"])
-        averages = {name: Scores(**fields[name]) for name in ("micro", "macro")}
-        return cls(**{**fields, **averages, "classes": classes, "worst": tuple(fields["worst"])})
-
-    def __str__(self):
-        return f"{lines(self.figures())}\n\n{self.tables()[0]}"
 
 
 def evaluate_label_sets(rows, targets, scores, labels, likely=0.5) -> MultiLabelResult:
@@ -116,12 +93,12 @@ def evaluate_label_sets(rows, targets, scores, labels, likely=0.5) -> MultiLabel
     given, names = scores > likely, np.array(list(labels))
     clipped = np.clip(scores, 1e-7, 1 - 1e-7)
     losses = -np.where(targets, np.log(clipped), np.log(1 - clipped)).mean(axis=1)
-    columns = (*_fractions(targets, given, None), given.sum(axis=0))
+    columns = (*fractions(targets, given, labels, None), given.sum(axis=0))
     return MultiLabelResult(
         rows=len(rows),
         exact=float((targets == given).all(axis=1).mean()),
-        micro=_average("micro", targets, given),
-        macro=_average("macro", targets, given),
+        micro=_average("micro", targets, given, labels),
+        macro=_average("macro", targets, given, labels),
         classes=tuple(
             Scores(name, *values)
             for name, values in zip(labels, zip(*(np.asarray(c).tolist() for c in columns)))
@@ -139,12 +116,6 @@ def evaluate_label_sets(rows, targets, scores, labels, likely=0.5) -> MultiLabel
     )
 
 
-def _average(kind, targets, given):
-    fractions = map(float, _fractions(targets, given, kind)[:3])
-    return Scores(f"{kind} average", *fractions, int(targets.sum()), int(given.sum()))
-
-
-def _fractions(targets, given, average):
-    return sklearn.metrics.precision_recall_fscore_support(
-        targets, given, average=average, zero_division=0
-    )
+def _average(kind, targets, given, labels):
+    found = map(float, fractions(targets, given, labels, kind)[:3])
+    return Scores(f"{kind} average", *found, int(targets.sum()), int(given.sum()))

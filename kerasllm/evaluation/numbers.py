@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import scipy.stats
 
-from kerasllm.evaluation.result import Picture, Table, lines
+from kerasllm.evaluation.result import Picture, Result
 
 WORST = 20
 SHOWN = 1000  # points of the picture and of what is kept
 
 
 @dataclasses.dataclass(frozen=True)
-class NumbersResult:
+class NumbersResult(Result):
     """What `evaluate_numbers` found.
 
     Args:
@@ -50,10 +50,6 @@ class NumbersResult:
             "rows": self.rows,
         }
 
-    def tables(self) -> list[Table]:
-        """Return no tables: the figures say all."""
-        return []
-
     def pictures(self) -> list[Picture]:
         """Return the given numbers over the right ones."""
         from kerasllm.evaluation.plots import plot_numbers  # figures alone need no Matplotlib
@@ -67,21 +63,6 @@ class NumbersResult:
                 f"{self.spearman:.3f}, mean absolute error {self.error:.3f}.",
             )
         ]
-
-    def to_dict(self) -> dict:
-        """Return all of it as plain values, ready for `json.dumps`."""
-        fields = dataclasses.asdict(self)
-        return {**fields, "points": [list(point) for point in self.points]}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave."""
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        points = tuple(tuple(point) for point in fields["points"])
-        return cls(**{**fields, "points": points, "worst": tuple(fields["worst"])})
-
-    def __str__(self):
-        return lines(self.figures())
 
 
 def evaluate_numbers(rows, targets, outputs) -> NumbersResult:

@@ -1,11 +1,6 @@
-"""What results of all tasks are made of: figures, tables and pictures.
+"""What results of all tasks are made of: figures, tables and pictures."""
 
-A result is a frozen dataclass with `figures()`, a dict of numbers, the most important first;
-`tables()` and `pictures()`, lists of what follows; `notes`, sentences for the reader; `worst`,
-dicts of examples; `to_dict()` and `from_dict(fields)`, for JSON; printed, it is a table for a
-terminal.
-"""
-
+import dataclasses
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -49,6 +44,68 @@ class Picture(NamedTuple):
     figure: Any
     about: str = ""
     alt: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an evaluation found; print it for a terminal.
+
+    A subclass is a frozen dataclass with `figures`, and with `worst`, a tuple of dicts, examples
+    that the model got most wrong. It names in `PARTS` its fields that are dataclasses themselves,
+    or tuples of them.
+    """
+
+    PARTS = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what makes the figures doubtful."""
+        return ()
+
+    def figures(self) -> dict:
+        """Return the figures that sum it up, by name, the most important first."""
+        raise NotImplementedError
+
+    def tables(self) -> list[Table]:
+        """Return tables of more figures."""
+        return []
+
+    def pictures(self) -> list[Picture]:
+        """Return pictures of them."""
+        return []
+
+    def to_dict(self) -> dict:
+        """Return all of it as plain values, ready for `json.dumps`."""
+        return {**_plain(dataclasses.asdict(self)), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Make a result again from what `to_dict` gave, or from more than that.
+
+        Args:
+            values: dict.
+
+        Returns:
+            A result of this class.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: _made(values[name], cls.PARTS.get(name)) for name in names})
+
+    def __str__(self):
+        parts = [lines(self.figures()), *map(str, self.tables()), "\n".join(self.notes)]
+        return "\n\n".join(filter(None, parts))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _made(value, part):
+    if isinstance(value, (list, tuple)):
+        return tuple(_made(each, part) for each in value)
+    return part(**value) if part and value is not None else value
 
 
 def lines(figures) -> str:

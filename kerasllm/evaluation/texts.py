@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from kerasllm.data.sentences import CHINESE, joined, sentences
-from kerasllm.evaluation.result import Picture, Table
+from kerasllm.evaluation.result import Picture, Result, Table
 
 # As rouge-score has words, and besides each Chinese character, and words of other letters.
 WORDS = re.compile(rf"[a-z0-9]+|[{CHINESE}]|[^\W\da-z_{CHINESE}]+")
@@ -18,7 +18,7 @@ ROUGE = {"ROUGE-L": "rougeL", "ROUGE-1": "rouge1", "ROUGE-2": "rouge2"}
 
 
 @dataclasses.dataclass(frozen=True)
-class TextsResult:
+class TextsResult(Result):
     """What `evaluate_translations` or `evaluate_summaries` found; print it for a table.
 
     Args:
@@ -76,27 +76,6 @@ class TextsResult:
                 f"{self.measure}: half of the rows are above {np.median(self.row_scores):.3f}.",
             )
         ]
-
-    def to_dict(self) -> dict:
-        """Return all figures, and the notes, as plain values, ready for `json.dumps`."""
-        values = dataclasses.asdict(self)
-        values["row_scores"], values["worst"] = list(self.row_scores), list(self.worst)
-        return {**values, "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Make a result again from what `to_dict` gave, or from more than that.
-
-        Args:
-            values: dict.
-
-        Returns:
-            `TextsResult`.
-        """
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        for name in ("row_scores", "worst"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
 
     def __str__(self):
         (table,) = self.tables()

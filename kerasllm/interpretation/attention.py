@@ -6,6 +6,8 @@ import numpy as np
 from keras import ops
 
 from kerasllm.layers import recorded_attention
+from kerasllm.tasks.text_classification import features
+from kerasllm.tasks.translation import encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ def attention_weights(model, text, text_pair=None, *, max_length=None) -> Attent
         >>> seen.weights.shape  # doctest: +SKIP
         (6, 12, 9, 9)
     """
-    inputs = encoded(model, [text], text_pair and [text_pair], max_length)
+    inputs = features(model, row_of(text, text_pair), max_length)
     length = inputs["token_ids"].shape[1]
     one_stack = "decoder_token_ids" not in model.backbone.input
     found = _recorded(model, inputs) if one_stack else []
@@ -76,10 +78,8 @@ def alignment(model, source, target) -> Attention:
         Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and
         Translate", section 5.2.2.
     """
-    inputs = encoded(model, [source], None, None)
-    answer = encoded(model, [target], None, None)["token_ids"][0]
-    shifted = np.concatenate([[model.begin], answer[:-1]]).astype("int32")[np.newaxis]
-    found = _recorded(model, {**inputs, "decoder_token_ids": shifted})
+    inputs, (answer,), _ = encode(model, [{"source": source, "target": target}])
+    found = _recorded(model, inputs)
     # The encoder's layers come first; then, in each of the decoder's, itself and the source.
     across = found[model.config.num_layers + 1 :: 2]
     tokenizer = model.tokenizer
@@ -112,27 +112,17 @@ def attention_rollout(attention) -> np.ndarray:
     return np.stack(after)
 
 
-def encoded(model, texts, pairs, max_length):
-    """Turn texts into a model's inputs.
+def row_of(text, text_pair):
+    """Return the rows of one text, or one pair.
 
     Args:
-        model: a model of the zoo with its tokenizer.
-        texts: list of str.
-        pairs: list of str or None.
-        max_length: int or None for all the model can take.
+        text: str.
+        text_pair: str or None.
 
     Returns:
-        dict of int32 `(texts, length)`.
-
-    Raises:
-        ValueError: the model has no tokenizer.
+        list of a dict, as `tasks.text_classification.features` takes it.
     """
-    if model.tokenizer is None:
-        raise ValueError(
-            "`model` must have a tokenizer. Received: model.tokenizer=None (set it to the one that "
-            "the model was trained with)."
-        )
-    return model.tokenizer(texts, pairs, max_length=max_length or model.config.max_length)
+    return [{"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}]
 
 
 def token_texts(tokenizer, token_ids) -> tuple:

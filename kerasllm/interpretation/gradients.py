@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasllm.interpretation.attention import encoded, token_texts
+from kerasllm.interpretation.attention import row_of, token_texts
 from kerasllm.models import SpanLabeler, TextClassifier, TokenClassifier
+from kerasllm.tasks.text_classification import features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def integrated_gradients(
         Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks", section 3, equation 1;
         the sum of section 5 by the midpoint rule.
     """
-    inputs = encoded(model, [text], text_pair and [text_pair], max_length)
+    inputs = features(model, row_of(text, text_pair), max_length)
     embed, outputs = _halves(model, inputs)
     whole = embed(inputs)  # (1, length, embed_dim)
     empty = embed({**inputs, "token_ids": _without_words(model.tokenizer, inputs["token_ids"])})

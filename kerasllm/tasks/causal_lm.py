@@ -9,15 +9,13 @@ from kerasllm.models.causal_lm import CausalLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
-    length_of,
     scores,
-    source_of,
     texts,
     token_loss,
     token_metrics,
-    tokenizer_of,
 )
 from kerasllm.tasks.masked_lm import head
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = CausalLM
 COLUMNS = ("text",)
@@ -71,9 +69,9 @@ def dataset(
     References:
         Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     return stream(
-        source_of(source),
+        source,
         causal_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         _shifted,
         blank_lines=blank_lines,

@@ -6,13 +6,12 @@ A row holds `messages`, a list of dicts with `role` (`"system"`, `"user"` or `"a
 
 import re
 
-import numpy as np
-
 from kerasllm.evaluation.texts import TextsResult, evaluate_answers
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.generative import padded
 from kerasllm.tasks.language_modeling import token_loss, token_metrics
 from kerasllm.tasks.text_classification import longest_row
+from kerasllm.tasks.translation import written_on
 from kerasllm.tokenizers import chat
 
 MODEL = CausalLM
@@ -200,16 +199,8 @@ def predict(model, rows, *, max_length=None, batch_size=32, max_new_tokens=128, 
     prompts = [
         prompt_ids(tokenizer, messages_of(row))[-longest_row(model, max_length) :] for row in rows
     ]
-    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    written = [""] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        part = order[start : start + batch_size]
-        found = model.generate(
-            [prompts[i] for i in part], max_new_tokens, truncate=True, details=True, **options
-        )
-        for i, generated in zip(part, found):
-            written[i] = generated.text.strip()
-    return written
+    options = dict(options, max_new_tokens=max_new_tokens, truncate=True)
+    return [text.strip() for text in written_on(model, prompts, batch_size, **options)]
 
 
 def answers(model, rows, outputs):

@@ -11,8 +11,8 @@ from kerasllm.data.pretraining import line_rows, twins
 from kerasllm.data.texts import stream
 from kerasllm.evaluation.retrieval import RetrievalResult, evaluate_pairs
 from kerasllm.models.sentence_encoder import SentenceEncoder
-from kerasllm.tasks.language_modeling import length_of, tokenizer_of
 from kerasllm.tasks.masked_lm import head
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = SentenceEncoder
 COLUMNS = ("text",)
@@ -137,10 +137,10 @@ def dataset(
     if isinstance(source, (list, tuple)) and source and isinstance(source[0], dict):
         pairs = pairs or "text_pair" in source[0]
         source = [_line(row) for row in source]
-    length = length_of(model, max_length or model.max_length)
+    length = longest_row(model, max_length or model.max_length)
     return stream(
         source,
-        line_rows(tokenizer_of(model), length, pairs=pairs),
+        line_rows(model.tokenizer, length, pairs=pairs),
         twins,
         **dict(batch_size=batch_size, training=training, seed=seed, drop_remainder=True),
         **streaming,

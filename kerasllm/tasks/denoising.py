@@ -11,15 +11,13 @@ from kerasllm.models.seq2seq_lm import Seq2SeqLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
-    length_of,
     scores,
-    source_of,
     texts,
     token_loss,
     token_metrics,
-    tokenizer_of,
 )
 from kerasllm.tasks.masked_lm import head
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = Seq2SeqLM
 COLUMNS = ("text",)
@@ -77,10 +75,10 @@ def dataset(
     References:
         Lewis et al. 2019, "BART", section 2.2.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     spoil = infilling(tokenizer, length, rate=rate, mean_span=mean_span, permute=permute)
     return stream(
-        source_of(source),
+        source,
         denoising_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_spoiled, spoil, model.begin),
         blank_lines=blank_lines,
@@ -112,7 +110,7 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     Returns:
         float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     of_text = denoising_rows(tokenizer, length, blank_lines=False)
 
     def tokenize(texts):

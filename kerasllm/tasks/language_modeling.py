@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm.evaluation.language import evaluate_tokens
+from kerasllm.tasks.text_classification import longest_row
 
 
 def token_loss():
@@ -52,62 +53,6 @@ class Perplexity(keras.metrics.SparseCategoricalCrossentropy):
         return ops.exp(super().result())
 
 
-def tokenizer_of(model):
-    """The tokenizer of a model.
-
-    Args:
-        model: a model.
-
-    Returns:
-        Its tokenizer.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if model.tokenizer is None:
-        raise ValueError(
-            "`model` must have a tokenizer. Received: model.tokenizer=None (train one with "
-            "`WordPieceTokenizer.train` or `ByteLevelBPETokenizer.train`)."
-        )
-    return model.tokenizer
-
-
-def length_of(model, max_length):
-    """How many tokens a row shall have.
-
-    Args:
-        model: a model.
-        max_length: int or None; None for as many as the model has positions.
-
-    Returns:
-        int.
-
-    Raises:
-        ValueError: the model has fewer positions.
-    """
-    longest = model.config.max_length
-    if max_length is not None and max_length > longest:
-        raise ValueError(
-            f"`max_length` must be at most {longest}, the positions that the model knows. "
-            f"Received: {max_length}."
-        )
-    return max_length or longest
-
-
-def source_of(source):
-    """What `data.texts.stream` takes, of rows or of anything that it takes already.
-
-    Args:
-        source: list of dicts with `text`, or path, pattern, or list of these or of texts.
-
-    Returns:
-        list of str, or the source itself.
-    """
-    if isinstance(source, (list, tuple)) and source and isinstance(source[0], dict):
-        return [row["text"] for row in source]
-    return source
-
-
 def texts(rows):
     """The texts of rows, for a vocabulary.
 
@@ -136,9 +81,9 @@ def scores(model, rows, batch_of, *, max_length=None, batch_size=32, output=None
     Returns:
         float64 `(rows, 3)`, as `evaluation.evaluate_tokens` takes it.
     """
-    length, found = length_of(model, max_length), []
+    length, found = longest_row(model, max_length), []
     if tokenize is None:
-        tokenize = functools.partial(tokenizer_of(model), max_length=length, pad_to=length)
+        tokenize = functools.partial(model.tokenizer, max_length=length, pad_to=length)
     for start in range(0, len(rows), batch_size):
         part = [row["text"] for row in rows[start : start + batch_size]]
         inputs, *others = batch_of(tokenize(part), np.array([0, start]))

@@ -9,14 +9,12 @@ from kerasllm.models.masked_lm import POSITIONS, MaskedLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
-    length_of,
     scores,
-    source_of,
     texts,
     token_loss,
     token_metrics,
-    tokenizer_of,
 )
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = MaskedLM
 COLUMNS = ("text",)
@@ -81,10 +79,10 @@ def dataset(
     References:
         Devlin et al. 2018, "BERT", section 3.1, task 1.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     options = dict(rate=rate, mask_rate=mask_rate, random_rate=random_rate)
     return stream(
-        source_of(source),
+        source,
         text_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_masked, masking(tokenizer, whole_words=whole_words, **options)),
         blank_lines=blank_lines,
@@ -111,5 +109,6 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     Returns:
         float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
     """
-    mask = functools.partial(_masked, masking(tokenizer_of(model)))
+    longest_row(model, max_length)  # it needs a tokenizer
+    mask = functools.partial(_masked, masking(model.tokenizer))
     return scores(model, rows, mask, max_length=max_length, batch_size=batch_size)

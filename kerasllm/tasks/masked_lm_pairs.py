@@ -13,15 +13,13 @@ from kerasllm.models.pair_masked_lm import PairMaskedLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
-    length_of,
     scores,
-    source_of,
     texts,
     token_loss,
     token_metrics,
-    tokenizer_of,
 )
 from kerasllm.tasks.masked_lm import head
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = PairMaskedLM
 COLUMNS = ("text",)
@@ -94,12 +92,12 @@ def dataset(
     References:
         Devlin et al. 2018, "BERT", section 3.1; Lan et al. 2019, "ALBERT", section 3.1.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     if sentence_order is None:
         sentence_order = model.family == "albert"
     options = dict(sentence_order=sentence_order, blank_lines=blank_lines)
     return stream(
-        source_of(source),
+        source,
         pair_rows(tokenizer, length, **options),
         functools.partial(_masked, masking(tokenizer, rate=rate, whole_words=whole_words)),
         blank_lines=blank_lines,
@@ -129,7 +127,8 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     Returns:
         float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
     """
-    mask = masking(tokenizer_of(model))
+    longest_row(model, max_length)  # it needs a tokenizer
+    mask = masking(model.tokenizer)
 
     def masked(batch, seed):
         return _masked(mask, {**batch, "exchanged": np.zeros(len(batch["token_ids"]))}, seed)

@@ -12,15 +12,13 @@ from kerasllm.models.replaced_token_detection import ReplacedTokenDetection
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
-    length_of,
     scores,
-    source_of,
     texts,
     token_loss,
     token_metrics,
-    tokenizer_of,
 )
 from kerasllm.tasks.masked_lm import head
+from kerasllm.tasks.text_classification import longest_row
 
 MODEL = ReplacedTokenDetection
 COLUMNS = ("text",)
@@ -122,10 +120,10 @@ def dataset(
     References:
         Clark et al. 2020, "ELECTRA", section 2 and appendix A.
     """
-    tokenizer, length = tokenizer_of(model), length_of(model, max_length)
+    length, tokenizer = longest_row(model, max_length), model.tokenizer
     options = dict(rate=rate, mask_rate=mask_rate, random_rate=random_rate)
     return stream(
-        source_of(source),
+        source,
         text_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_masked, masking(tokenizer, whole_words=whole_words, **options)),
         blank_lines=blank_lines,
@@ -159,6 +157,7 @@ def predict(model, rows, *, max_length=None, batch_size=32):
     Returns:
         float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
     """
-    mask = functools.partial(_masked, masking(tokenizer_of(model)))
+    longest_row(model, max_length)  # it needs a tokenizer
+    mask = functools.partial(_masked, masking(model.tokenizer))
     options = dict(max_length=max_length, batch_size=batch_size)
     return scores(model, rows, mask, output="tokens", **options)

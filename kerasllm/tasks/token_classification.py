@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerasllm.data.rows import Row, label_ids, label_names
+from kerasllm.data.sentences import CHINESE
 from kerasllm.evaluation.entities import (
     OUTSIDE,
     EntitiesResult,
@@ -24,11 +25,10 @@ INPUTS = ("text",)
 MONITOR = "val_accuracy"
 RESULT = EntitiesResult
 
-# Chinese characters and Japanese letters, which are written without spaces; then words with what
-# is inside them, as in `don't`, `U.S` and `@user`; then all else, one by one.
-CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-CHARACTER = re.compile(f"[{CJK}]")
-WORD = re.compile(rf"[{CJK}]|\w+://\S+|[@#]?[^\W{CJK}]+(?:[-'’.][^\W{CJK}]+)*|\S")
+# What is written without spaces; then words with what is inside them, as in `don't`, `U.S` and
+# `@user`; then all else, one by one.
+CHARACTER = re.compile(f"[{CHINESE}]")
+WORD = re.compile(rf"[{CHINESE}]|\w+://\S+|[@#]?[^\W{CHINESE}]+(?:[-'’.][^\W{CHINESE}]+)*|\S")
 
 
 class TaggedWord(NamedTuple):

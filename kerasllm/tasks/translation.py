@@ -132,18 +132,33 @@ def predict(
     """
     inputs = _tokens(model, [joined(row["source"]) for row in rows], max_length)
     lengths = inputs["padding_mask"].sum(axis=1)
-    order = np.argsort(lengths, kind="stable")  # rows of like length share a batch
-    written = [""] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        part = order[start : start + batch_size]
-        prompts = [inputs["token_ids"][i, : lengths[i]].tolist() for i in part]
-        found = model.generate(
-            prompts, max_new_tokens, num_beams=num_beams, details=True, **options
-        )
-        for i, generated in zip(part, found):
-            written[i] = generated.text
+    prompts = [ids[:length].tolist() for ids, length in zip(inputs["token_ids"], lengths)]
+    options = dict(options, max_new_tokens=max_new_tokens, num_beams=num_beams)
+    written = written_on(model, prompts, batch_size, **options)
     # Such a tokenizer can't tell where there were spaces.
     return [*map(close_up, written)] if getattr(model.tokenizer, "split_cjk", False) else written
+
+
+def written_on(model, prompts, batch_size, **options):
+    """Write on from prompts, those of like length together.
+
+    Args:
+        model: has `generate` and a tokenizer.
+        prompts: list of lists of token ids.
+        batch_size: int.
+        **options: of `model.generate`.
+
+    Returns:
+        list of str, in the order of the prompts.
+    """
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    written = [""] * len(prompts)
+    for start in range(0, len(prompts), batch_size):
+        part = order[start : start + batch_size]
+        found = model.generate([prompts[i] for i in part], details=True, **options)
+        for i, generated in zip(part, found):
+            written[i] = generated.text
+    return written
 
 
 def answers(model, rows, outputs):

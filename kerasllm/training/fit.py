@@ -1,5 +1,6 @@
 """Train a model: the recipe that BERT is fine-tuned by, over `model.fit`."""
 
+import contextlib
 import importlib
 
 import keras
@@ -12,7 +13,7 @@ from kerasllm.training.callbacks import BestEpoch, Progress
 from kerasllm.training.checkpoints import Checkpoints
 from kerasllm.training.keras_mends import mend
 from kerasllm.training.optimizer import AdamW, freeze, layer_rates
-from kerasllm.training.privacy import private_step
+from kerasllm.training.privacy import private_steps
 from kerasllm.training.schedules import LinearWarmup
 from kerasllm.training.strategies import is_chief
 
@@ -138,26 +139,27 @@ def fit(
         for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
             next(iter(train))
     first = checkpoints.epoch if checkpoints else 0
+    own_steps = contextlib.nullcontext()
     if privacy is not None:
         noise = privacy.noise(rate, epochs * steps)
-        model.train_step = private_step(model, privacy, noise, batch_size, seed)
-    ran = model.fit(
-        train,
-        validation_data=validation,
-        initial_epoch=first,
-        epochs=epochs,
-        shuffle=False,  # the dataset does it
-        verbose=0,
-        callbacks=[
-            *filter(None, [best, checkpoints]),
-            *_tensorboard(tensorboard),
-            *callbacks,
-            *[Progress()] * (progress and chief),
-        ],
-    )
+        own_steps = private_steps(model, privacy, noise, batch_size, seed)
+    with own_steps:
+        ran = model.fit(
+            train,
+            validation_data=validation,
+            initial_epoch=first,
+            epochs=epochs,
+            shuffle=False,  # the dataset does it
+            verbose=0,
+            callbacks=[
+                *filter(None, [best, checkpoints]),
+                *_tensorboard(tensorboard),
+                *callbacks,
+                *[Progress()] * (progress and chief),
+            ],
+        )
     history = _joined(checkpoints.history if checkpoints else {}, ran.history)
     if privacy is not None:
-        del model.train_step  # that of its class is back
         history["epsilon"] = [privacy.spent(rate, noise, steps * (i + 1)) for i in ran.epoch]
     if schedule is not None:
         history["learning_rate"] = _rates(schedule, (first + len(ran.epoch)) * steps)

@@ -1,5 +1,6 @@
 """Differentially private training: no single row can be told from what was learnt."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -82,6 +83,20 @@ class Privacy:
         accountant = accounting.rdp.RdpAccountant()
         accountant.compose(_event(accounting, rate, noise, steps))
         return float(accountant.get_epsilon(self.delta))
+
+
+@contextlib.contextmanager
+def private_steps(model, privacy, noise, batch_size, seed):
+    """While this context lasts, have `model.fit` take the steps of `private_step`.
+
+    Args:
+        model, privacy, noise, batch_size, seed: of `private_step`.
+    """
+    model.train_step = private_step(model, privacy, noise, batch_size, seed)
+    try:
+        yield
+    finally:
+        del model.train_step  # that of its class is back
 
 
 def private_step(model, privacy, noise, batch_size, seed):
