@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 
 import click
 
@@ -22,11 +23,16 @@ DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
 @contextlib.contextmanager
 def _ctrl_c():
     """Let Ctrl-C end as Ctrl-C: where C++ code calls Python, it comes out as some other error."""
-    pressed = []
+    pressed, waiting = [], []
 
     def handler(*_):
         pressed.append(True)
-        raise KeyboardInterrupt
+        # C++ code may lose it, too: it is raised again and again, until it is on its way out.
+        again = (threading.main_thread().ident, signal.SIGINT)
+        waiting[:] = [threading.Timer(0.5, signal.pthread_kill, again)]
+        waiting[0].start()
+        if len(pressed) == 1 or sys.exc_info()[1] is None:
+            raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:  # somebody else's, or ignored
@@ -40,6 +46,10 @@ def _ctrl_c():
             raise KeyboardInterrupt from None
         raise
     finally:
+        while waiting:
+            timer = waiting.pop()
+            timer.cancel()
+            timer.join()
         signal.signal(signal.SIGINT, before)
 
 

@@ -83,6 +83,9 @@ def test_a_damaged_one_is_passed_over(tmp_path, caplog, name, damage):
     damage(tmp_path / "step-0000000002" / name)
     assert load_state(tmp_path).epoch == 1
     assert "`" + str(tmp_path / "step-0000000002") + "` is damaged and passed over" in caplog.text
+    # When the run has come to that step again, it is written anew.
+    save_state(state(2), tmp_path, 2, keep=2)
+    assert load_state(tmp_path).epoch == 2
 
 
 def test_none_is_none(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import inspect
 import json
@@ -393,22 +394,52 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
 # ------------------------------------------------------------------------------------ Ctrl-C
 
 
-def test_ctrl_c_that_comes_out_of_c_code_as_another_error(monkeypatch):
+def as_an_error(*_, **__):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise SystemError("Objects/listobject.c:338: bad argument to internal function") from None
+
+
+def as_nothing(*_, **__):
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("c_code", [as_an_error, as_nothing])
+def test_ctrl_c_that_comes_out_of_c_code_as_something_else(monkeypatch, c_code):
     monkeypatch.setattr(runs, "export", c_code)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = time.monotonic()
     try:
         found = call("export", "a", "tflite", "b")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
     assert (found.exit_code, found.stderr) == (1, "\nAborted!\n")
+    assert time.monotonic() - start < 30
 
 
-def c_code(*_, **__):
+def test_ctrl_c_does_not_cut_a_clean_up_short(monkeypatch):
+    done = []
+
+    def with_long_clean_up(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            for _ in range(12):
+                time.sleep(0.1)
+            done.append(True)
+
+    monkeypatch.setattr(runs, "export", with_long_clean_up)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        signal.raise_signal(signal.SIGINT)
-    except KeyboardInterrupt:
-        raise SystemError("Objects/listobject.c:338: bad argument to internal function") from None
+        found = call("export", "a", "tflite", "b")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (found.exit_code, found.stderr) == (1, "\nAborted!\n")
+    assert done == [True]
 
 
 # What starts a test run in the background may have it ignore SIGINT, which a child inherits.

@@ -19,6 +19,7 @@ from kerasllm.weights import read_json
 logger = logging.getLogger("kerasllm")
 
 ARRAYS, STATE = "arrays.safetensors", "state.json"
+DAMAGE = (OSError, ValueError, KeyError)  # what reading a checkpoint fails with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,10 @@ def save_state(state, folder, number, keep):
     """
     place = folder / f"step-{number:010}"
     fields = {name: value for name, value in vars(state).items() if name != "arrays"}
-    if place.exists():  # of an earlier try at the same step, and whole
-        return
+    if place.exists():
+        if _is_whole(place):  # the last step of an epoch is the end of it, too
+            return
+        shutil.rmtree(place)
     try:
         with whole(place) as aside:
             aside.mkdir()
@@ -87,9 +90,16 @@ def load_state(folder):
     for place in reversed(_places(folder)):
         try:
             return _read(place)
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             logger.warning("`%s` is damaged and passed over for the one before: %s", place, error)
     return None
+
+
+def _is_whole(place):
+    try:
+        return bool(_read(place))
+    except DAMAGE:
+        return False
 
 
 def _read(place):
