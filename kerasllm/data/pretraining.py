@@ -9,6 +9,7 @@ why keras-hub's `MaskedLMMaskGenerator`, whose numbers follow from nothing, is n
 import numpy as np
 import tensorflow as tf
 
+from kerasllm.data.batches import check_at_least_one
 from kerasllm.data.texts import documents, sentences
 from kerasllm.tokenizers.rows_in_graph import make_batch
 
@@ -523,6 +524,48 @@ def twins(rows, seed):
         for name, x in rows.items()
     }
     return inputs, tf.repeat(tf.range(batch), 2)
+
+
+def pair_batches(inputs, targets, batch_size=32, *, shuffle=False, seed=0):
+    """Make batches of pairs, whose texts follow one another.
+
+    Args:
+        inputs: dict of int `(2 * pairs, length)`, as of a tokenizer, with `padding_mask`: the first
+            and second text of each pair in turn.
+        targets: array `(pairs,)`.
+        batch_size: int, pairs in a (global) batch.
+        shuffle: bool, whether each pass has another order.
+        seed: int.
+
+    Returns:
+        A `tf.data.Dataset` of known cardinality, of `(inputs, targets)`: dict of int `(2 * batch,
+        length)`, cut where all rows end, and `(2 * batch,)`, the target of the pair that each is
+        of.
+
+    Raises:
+        ValueError: there are no pairs, or not as many targets.
+
+    Example:
+        >>> inputs = {"token_ids": [[5, 6], [7, 0]], "padding_mask": [[1, 1], [1, 0]]}
+        >>> for x, y in pair_batches(inputs, [0.5]):
+        ...     print(x["token_ids"].numpy().tolist(), y.numpy().tolist())
+        [[5, 6], [7, 0]] [0.5, 0.5]
+    """
+    check_at_least_one(batch_size=batch_size)
+    inputs = {name: np.asarray(x, np.int32) for name, x in inputs.items()}
+    targets, texts = np.asarray(targets), len(inputs["padding_mask"])
+    if not texts or texts != 2 * len(targets):
+        raise ValueError(
+            "`targets` must be one for each of at least one pair of texts. Received: "
+            f"{len(targets)} for {texts} texts."
+        )
+    rows = {name: x.reshape(len(targets), 2, -1) for name, x in inputs.items()}
+    data = tf.data.Dataset.from_tensor_slices((rows, targets.astype("float32")))
+    if shuffle:
+        data = data.shuffle(len(targets), seed=seed)
+    data = data.batch(batch_size)
+    data = data.map(lambda rows, targets: (twins(rows, seed)[0], tf.repeat(targets, 2)))
+    return data.prefetch(tf.data.AUTOTUNE)
 
 
 def _shuffled(sentence, mask, seed):

@@ -19,8 +19,8 @@ class NumbersResult(Result):
         rows: int, number of rows.
         spearman: float, correlation of the ranks.
         pearson: float, correlation of the numbers.
-        error: float, mean absolute error.
-        squared_error: float, mean squared error.
+        error: float, mean absolute error; None where the numbers are of another scale.
+        squared_error: float, mean squared error; None likewise.
         points: tuple of pairs of float, right and given numbers of up to 1000 rows.
         worst: tuple of dicts, the rows with the largest errors.
     """
@@ -42,36 +42,42 @@ class NumbersResult(Result):
 
     def figures(self) -> dict:
         """Return the figures, by name."""
-        return {
+        found = {
             "Spearman": self.spearman,
             "Pearson": self.pearson,
             "mean absolute error": self.error,
             "mean squared error": self.squared_error,
             "rows": self.rows,
         }
+        return {name: value for name, value in found.items() if value is not None}
 
     def pictures(self) -> list[Picture]:
         """Return the given numbers over the right ones."""
         from kerasllm.evaluation.plots import plot_numbers  # figures alone need no Matplotlib
 
+        error = ""
+        if self.error is not None:
+            error = f", mean absolute error {self.error:.3f}"
         return [
             Picture(
                 "Numbers",
                 plot_numbers(self),
-                "On the dashed line a number is right.",
+                "On the dashed line a number is right." if error else "The order is what counts.",
                 f"Given over right numbers of {len(self.points)} rows; Spearman's correlation "
-                f"{self.spearman:.3f}, mean absolute error {self.error:.3f}.",
+                f"{self.spearman:.3f}{error}.",
             )
         ]
 
 
-def evaluate_numbers(rows, targets, outputs) -> NumbersResult:
+def evaluate_numbers(rows, targets, outputs, same_scale=True) -> NumbersResult:
     """Compare numbers that a model gave with the right ones.
 
     Args:
         rows: list of rows with `text` (and `text_pair`).
         targets: float `(rows,)`.
         outputs: float `(rows,)`.
+        same_scale: bool, whether a right number equals its target; else the order alone counts, and
+            the worst rows are those whose rank is farthest off.
 
     Returns:
         `NumbersResult`.
@@ -91,14 +97,15 @@ def evaluate_numbers(rows, targets, outputs) -> NumbersResult:
             "`outputs` must be one for each of at least two `rows`. Received: "
             f"{len(rows)} rows, shapes {targets.shape} and {outputs.shape}."
         )
-    off = np.abs(outputs - targets)
+    pair = (targets, outputs) if same_scale else map(scipy.stats.rankdata, (targets, outputs))
+    off = np.abs(np.subtract(*pair))
     alike = np.ptp(targets) == 0 or np.ptp(outputs) == 0  # SciPy would warn, and give NaN too
     return NumbersResult(
         rows=len(rows),
         spearman=np.nan if alike else float(scipy.stats.spearmanr(targets, outputs).statistic),
         pearson=np.nan if alike else float(scipy.stats.pearsonr(targets, outputs).statistic),
-        error=float(off.mean()),
-        squared_error=float(np.mean(off**2)),
+        error=float(off.mean()) if same_scale else None,
+        squared_error=float(np.mean(off**2)) if same_scale else None,
         points=tuple(zip(targets[:SHOWN].tolist(), outputs[:SHOWN].tolist())),
         worst=tuple(
             _example(rows[i], i, targets[i], outputs[i])

@@ -208,8 +208,9 @@ def plot_numbers(result) -> Figure:
     with picture(4.8, 4.8) as figure:
         axes = figure.add_subplot(xlabel="right", ylabel="given")
         axes.scatter(right, given, s=9, color=BLUE, alpha=0.4, linewidths=0)
-        ends = [min(right.min(), given.min()), max(right.max(), given.max())]
-        axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
+        if result.error is not None:  # else they are of another scale
+            ends = [min(right.min(), given.min()), max(right.max(), given.max())]
+            axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
     return figure
 
 

@@ -129,6 +129,36 @@ class SentenceEncoder(Pretrained):
             vectors[rows] = ops.convert_to_numpy(self.predict_on_batch(batch))
         return vectors
 
+    def search(self, queries, texts, count=10, *, batch_size=32):
+        """Find the texts that are most like each query, by the cosine of their vectors.
+
+        Args:
+            queries: list of str.
+            texts: list of str; or their vectors as `encode` gives them, float `(texts, embed_dim)`,
+                where the same texts are searched again and again.
+            count: int, how many are found for a query.
+            batch_size: int.
+
+        Returns:
+            list of lists of pairs, the most alike first: the number of a text, int, and its cosine,
+            float; fewer than `count` where there are fewer texts.
+
+        Raises:
+            ValueError: `count` is below 1, there are no queries or texts, or no tokenizer.
+
+        Example:
+            >>> model = SentenceEncoder.from_pretrained("my_model")  # doctest: +SKIP
+            >>> model.search(["cats"], ["A kitten naps.", "Rain again."], 1)  # doctest: +SKIP
+            [[(0, 0.51)]]
+        """
+        if count < 1:
+            raise ValueError(f"`count` must be at least 1. Received: {count}.")
+        if not hasattr(texts, "shape"):
+            texts = self.encode(texts, batch_size=batch_size)
+        cosines = _unit(self.encode(queries, batch_size=batch_size)) @ _unit(texts).T
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        return [[(int(i), float(row[i])) for i in places] for row, places in zip(cosines, order)]
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -179,6 +209,10 @@ class SentenceEncoder(Pretrained):
                 "do_lower_case": False,  # the tokenizer knows
             },
         }
+
+
+def _unit(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def read_modules(folder):

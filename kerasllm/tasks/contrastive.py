@@ -73,24 +73,31 @@ class ContrastiveLoss(keras.losses.Loss):
         self.temperature = temperature
 
     def call(self, y_true, y_pred):
-        cosines = _cosines(y_pred) / self.temperature
-        own = ops.diagonal(cosines)
-        return ops.repeat(ops.logsumexp(cosines, axis=-1) - own, 2)  # one a row
+        likeness = cosines(y_pred) / self.temperature
+        own = ops.diagonal(likeness)
+        return ops.repeat(ops.logsumexp(likeness, axis=-1) - own, 2)  # one a row
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature}
 
 
-def _cosines(vectors):
-    """Of all first texts with all second ones, `(pairs, pairs)`."""
+def cosines(vectors):
+    """Compare all first texts with all second ones.
+
+    Args:
+        vectors: float `(2 * pairs, width)`, of the first and second text of each pair in turn.
+
+    Returns:
+        float `(pairs, pairs)`, the cosines.
+    """
     vectors = ops.normalize(vectors, axis=-1)
     return ops.matmul(vectors[0::2], ops.transpose(vectors[1::2]))
 
 
 def _found(y_true, y_pred):
-    cosines = _cosines(y_pred)
-    nearest = ops.argmax(cosines, axis=-1)
-    right = ops.equal(nearest, ops.arange(ops.shape(cosines)[0], dtype=nearest.dtype))
+    likeness = cosines(y_pred)
+    nearest = ops.argmax(likeness, axis=-1)
+    right = ops.equal(nearest, ops.arange(ops.shape(likeness)[0], dtype=nearest.dtype))
     return ops.repeat(ops.cast(right, "float32"), 2)
 
 
