@@ -53,7 +53,7 @@ def reference(model, place, batch):
     if model.family not in make_recurrent_fixtures.CELLS:
         name = families.head(model.family, model.HEAD).architecture
         theirs = getattr(transformers, name).from_pretrained(place).eval()
-        return make_family_fixtures.answer(theirs, batch)
+        return make_family_fixtures.answer(theirs, batch, model.HEAD != "sentence_encoder")
     _, cell = make_recurrent_fixtures.CELLS[model.family]
     name, _, bias = make_recurrent_fixtures.HEADS[model.HEAD][2]
     layer = name, model.output.shape[-1], bias
@@ -64,7 +64,11 @@ def reference(model, place, batch):
 
 def difference(model, batch, expected):
     """The largest difference of a model's outputs, at real tokens."""
-    output = np.array(model(batch))
+    output = model(batch)
+    if isinstance(output, dict):  # of two heads: that of pairs beside each token
+        pair = np.repeat(np.array(output["pair"])[:, None], output["tokens"].shape[1], axis=1)
+        output = np.concatenate([output["tokens"], pair], axis=-1)
+    output = np.array(output)
     if output.shape[:2] == batch.get("decoder_token_ids", batch["token_ids"]).shape:
         real = batch.get("decoder_padding_mask", batch["padding_mask"]) == 1
         output, expected = output[real], expected[real]

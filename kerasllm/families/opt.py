@@ -63,13 +63,16 @@ BACKBONE = {
     "blocks.{i}.layernorm2": _BLOCK + "final_layer_norm",
     "final_norm": Stored("model.decoder.final_layer_norm", optional=True),
 }
+_PROJECTION = {"projection": Stored("model.decoder.project_out", optional=True)}
 HEADS = {
-    "causal_lm": Head(
-        "OPTForCausalLM",
-        {
-            "projection": Stored("model.decoder.project_out", optional=True),
-            "logits": "lm_head",
-        },
+    "causal_lm": Head("OPTForCausalLM", {**_PROJECTION, "logits": "lm_head"}),
+    "text_classifier": Head(
+        "OPTForSequenceClassification",
+        {**_PROJECTION, "classifier": "score"},
+        {"token": "last", "use_bias": False, "narrowed": True},
+    ),
+    "span_labeler": Head(
+        "OPTForQuestionAnswering", {**_PROJECTION, "span": "qa_outputs"}, {"narrowed": True}
     ),
 }
 

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from kerasllm.layers import Dense
 from kerasllm.models.generative import Generative
 
 
@@ -51,16 +50,7 @@ class CausalLM(Generative):
                 "`backbone` must be causal: each token sees only itself and those before it. "
                 f"Received: {config} (a language model would look up its answers)."
             )
-        # Back to the width of a narrower token table (OPT-350m).
-        self.projection = None
-        if getattr(config, "embedding_dim", 0):
-            self.projection = Dense(
-                config.embedding_dim,
-                use_bias=config.embedding_bias,
-                kernel_initializer=self._initializer(),
-                dtype=self.backbone.dtype_policy,
-                name="projection",
-            )
+        self.projection = self._narrowing()
         self.logits = self._token_logits()
 
     def _head(self, hidden_states, inputs):

@@ -13,7 +13,7 @@ from kerasllm.atomic import whole
 from kerasllm.backbones import backbone_of
 from kerasllm.backbones.encoder_decoder import shifted_right
 from kerasllm.families import keras_hub
-from kerasllm.layers import TokenLogits
+from kerasllm.layers import Dense, TokenLogits
 from kerasllm.models import preset, preset_tokenizer
 from kerasllm.models.lora import Lora, put_lora
 from kerasllm.tokenizers import load_tokenizer
@@ -113,6 +113,18 @@ class Pretrained(keras.Model):
         self.dtype_policy = policy  # `compile` asks it whether float16 needs a loss scale
         self.supports_jit = self.backbone.supports_jit
         self.input_spec = None  # a step with a cache has other inputs than the graph
+
+    def _narrowing(self):
+        """The layer back to the width of a narrower token table (OPT-350m); None for the others."""
+        if not getattr(self.config, "embedding_dim", 0):
+            return None
+        return Dense(
+            self.config.embedding_dim,
+            use_bias=self.config.embedding_bias,
+            kernel_initializer=self._initializer(),
+            dtype=self.backbone.dtype_policy,
+            name="projection",
+        )
 
     def _add_layers(self, **options):
         """Make the layers of the head, by a family's options; every subclass has its own."""

@@ -39,8 +39,12 @@ class SpanLabeler(Pretrained):
 
     HEAD = "span_labeler"
 
-    def _add_layers(self):
+    def _add_layers(self, narrowed=False):
+        """Make the head; `narrowed` says whether a family reads its narrower hidden states."""
+        self.projection = self._narrowing() if narrowed else None
         self.span = Dense(2, kernel_initializer=self._initializer(), dtype="float32", name="span")
 
     def _head(self, hidden_states, inputs):
+        if self.projection is not None:
+            hidden_states = self.projection(hidden_states)
         return self.span(hidden_states)

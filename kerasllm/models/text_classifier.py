@@ -80,6 +80,7 @@ class TextClassifier(Classifier):
         activation=None,
         dropout_first=False,
         use_bias=True,
+        narrowed=False,
     ):
         """Make the head; the options are those of a family.
 
@@ -91,8 +92,10 @@ class TextClassifier(Classifier):
                 pooler.
             dropout_first: bool, whether there is dropout before the pooler too.
             use_bias: bool, of the classifier.
+            narrowed: bool, whether it reads hidden states as narrow as the token table.
         """
         self.token, self.dropout_first = token, dropout_first
+        self.projection = self._narrowing() if narrowed else None
         policy = self.backbone.dtype_policy
         self.pooler = None
         if activation is not None:
@@ -114,6 +117,8 @@ class TextClassifier(Classifier):
 
     def _head(self, hidden_states, inputs):
         x = self._pooled(hidden_states, **inputs)  # (batch, embed_dim)
+        if self.projection is not None:
+            x = self.projection(x)  # (batch, embedding_dim)
         if self.pooler is not None:
             x = self.pooler(self.dropout(x) if self.dropout_first else x)
         return self.classifier(self.dropout(x))  # (batch, num_classes)
