@@ -20,7 +20,10 @@ import sys
 import tempfile
 import time
 
-PACKAGES = ("kerasllm", "tensorflow", "keras", "keras-nlp", "torch", "transformers", "onnxruntime")
+PACKAGES = (
+    "kerasllm", "tensorflow", "keras", "keras-nlp", "torch", "transformers", "onnxruntime",
+    "ai-edge-litert", "litert-lm-api",
+)  # fmt: skip
 # What `ru_maxrss` counts.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -36,13 +39,18 @@ class Result:
         wall: list of float, seconds of each round.
         cpu: list of float, seconds of processor time of each round, all threads together.
         peak_bytes: int, the most memory that the process ever held (resident), loading included.
-        answer: what the last round's work returned.
+        answers: list of what each round's work returned.
     """
 
     wall: list = dataclasses.field(default_factory=list)
     cpu: list = dataclasses.field(default_factory=list)
     peak_bytes: int = 0
-    answer: object = None
+    answers: list = dataclasses.field(default_factory=list)
+
+    @property
+    def answer(self):
+        """What the last round's work returned."""
+        return self.answers[-1]
 
 
 def alone(function, *args):
@@ -91,7 +99,7 @@ def compare(contestants, rounds):
                 results[name].wall.append(measured["wall"])
                 results[name].cpu.append(measured["cpu"])
                 results[name].peak_bytes = measured["peak_bytes"]
-                results[name].answer = measured["answer"]
+                results[name].answers.append(measured["answer"])
                 _say(f"round {i + 1}/{rounds}: {name} {measured['wall']:.2f} s")
     finally:
         for process in processes.values():
@@ -150,7 +158,7 @@ def _work_when_asked(connection, function, args):
         connection.send({"wall": wall, "cpu": cpu, "peak_bytes": peak, "answer": answer})
 
 
-def run(description, workloads, measure, sentences):
+def run(description, workloads, measure, sentences, tries=()):
     """Do what every benchmark does: read the command line, measure, print tables, write JSON.
 
     Args:
@@ -159,9 +167,10 @@ def run(description, workloads, measure, sentences):
         measure: function from (workload, folder to work in, parsed arguments) to the pair (table
             as str, dict for JSON).
         sentences: int, the default of `--sentences`.
+        tries: tuple of str, more names to choose from, which are not there by default.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = _parser(description, workloads, sentences).parse_args()
+    arguments = _parser(description, workloads, sentences, tries).parse_args()
     measured = {"environment": _environment(), "arguments": vars(arguments), "workloads": {}}
     with tempfile.TemporaryDirectory() as folder:
         for workload in arguments.workloads:
@@ -174,7 +183,7 @@ def run(description, workloads, measure, sentences):
         pathlib.Path(arguments.json).write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def _parser(description, workloads, sentences):
+def _parser(description, workloads, sentences, tries):
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -183,7 +192,8 @@ def _parser(description, workloads, sentences):
     add("--data", metavar="FILE", default=_sentences(), help="labelled sentences, for read_rows")
     add("--sentences", type=int, metavar="N", default=sentences, help="how many, drawn by a seed")
     add("--rounds", type=int, metavar="N", default=5, help="turns of each contestant")
-    add("--workloads", nargs="+", metavar="NAME", choices=workloads, default=workloads, help="what")
+    names = (*workloads, *tries)
+    add("--workloads", nargs="+", metavar="NAME", choices=names, default=workloads, help="what")
     add("--json", metavar="FILE", help="write the raw numbers here too")
     return parser
 

@@ -315,12 +315,14 @@ def generation_options(function):
         click.option("--seed", type=int, help="Of what is drawn."),
         click.option("--stop", multiple=True, help="A string that ends a text; may be repeated."),
         click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+        click.option("--no-repeat-ngram-size", type=int, help="No run of so many tokens twice."),
         click.option(
             "--min-p", type=float, help="Draw from tokens so likely beside the likeliest."
         ),
         click.option("--top-p", type=float, help="Draw from the likeliest of this probability."),
         click.option("--top-k", type=int, help="Draw from so many of the likeliest tokens."),
         click.option("--temperature", type=float, help="0 takes the likeliest token each time."),
+        click.option("--min-new-tokens", type=int, help="The least that are written."),
         click.option("--max-new-tokens", type=int, help="The most that are written."),
     ):
         function = option(function)

@@ -12,16 +12,21 @@ EXCLUDED = float("-inf")  # the score of what can't be drawn
 UNFINISHED = -1e9  # the score of a place in a beam that holds nothing yet
 COLDEST = 1e-4  # by less, scores would be divided beyond all numbers
 FOREVER = tf.int32.max
+AT_ONCE, NEVER = 1, 2  # of `early_stopping`
 
 # What a caller may set, each as `[1]` or `[batch]`, so that a server can batch requests: dtype and
 # what it is by default.
 SETTINGS = {
     "max_new_tokens": ("int32", 64),
+    "min_new_tokens": ("int32", 0),
+    "min_length": ("int32", 0),
     "temperature": ("float32", 0.0),
     "top_k": ("int32", 0),
     "top_p": ("float32", 1.0),
     "min_p": ("float32", 0.0),
     "repetition_penalty": ("float32", 1.0),
+    "no_repeat_ngram_size": ("int32", 0),
+    "early_stopping": ("int32", 0),
     "length_penalty": ("float32", 1.0),
     "seed": ("int64", 0),
     "forced_bos": ("int32", -1),
@@ -41,7 +46,12 @@ def generate(step, token_ids, padding_mask, cache, settings, *, room, **options)
         cache: nested structure of tensors whose first axis is the batch.
         settings: dict with names of `SETTINGS`, each `[1]` or `[batch]`, and `stop_ids`, int32
             `(count,)`: tokens that end a text. `temperature` 0 takes the likeliest token; `top_k` 0
-            is all; a `forced_bos` or `forced_eos` of -1 is none.
+            is all; a `forced_bos` or `forced_eos` of -1 is none. Until there are `min_new_tokens`,
+            and `min_length` together with the prompt's, no token ends a text.
+            `no_repeat_ngram_size` 0 lets tokens come in any order again. With beams,
+            `early_stopping` says when a search ends that has found as many texts as it has beams:
+            0 where none of those that go on is better by now, `AT_ONCE`, or `NEVER` before none
+            of them can get better.
         room: int, or scalar int tensor: the largest of `max_new_tokens` or more.
         **options: of `start`.
 
@@ -78,19 +88,23 @@ def start(
 
     References:
         Beams, and when they end: Wu et al. 2016, "Google's Neural Machine Translation System",
-        section 7; as Hugging Face's `generate` has it with `early_stopping=False`.
+        section 7; as Hugging Face's `generate` has it.
     """
     batch = tf.shape(token_ids)[0]
     logits, cache = step(token_ids, tf.constant(0), cache)
     stop_ids = tf.cast(settings.get("stop_ids", ()), _dtype("stop_ids"))
     settings = _complete(settings, batch)
     settings["max_new_tokens"] = tf.minimum(settings["max_new_tokens"], room)
+    prompt = tf.reduce_sum(tf.cast(padding_mask, "int32"), axis=1)
+    least = settings["min_length"] - prompt
+    settings["min_new_tokens"] = tf.maximum(settings["min_new_tokens"], least)
     # Every place holds a token of its own row, so that a penalty for repetition finds no other.
     last = token_ids[:, -1:]
     token_ids = tf.where(tf.cast(padding_mask, "bool"), token_ids, last)
     state = {
         "first": tf.shape(token_ids)[1],
         "position": tf.shape(token_ids)[1],  # of the next token
+        "begins": tf.shape(token_ids)[1] - prompt,  # where padding ends
         "token_ids": tf.concat([token_ids, tf.repeat(last, room, axis=1)], axis=1),
         "lengths": tf.zeros_like(last[:, 0]),  # new tokens, without the one that ended the text
         "stopped": tf.zeros_like(last[:, 0], "bool"),  # by such a token
@@ -190,6 +204,41 @@ def penalize(scores, token_ids, penalty):
     return tf.tensor_scatter_nd_update(scores, tf.stack([row, token_ids], axis=-1), new)
 
 
+def exclude_repeats(scores, token_ids, begins, position, size):
+    """Exclude the tokens that would repeat a run of tokens.
+
+    Args:
+        scores: float32 `(rows, vocab_size)`.
+        token_ids: int32 `(rows, length)`.
+        begins: int32 `(rows,)`, the place of each row's first token; what is before is padding.
+        position: scalar int32, the place of the token that comes next.
+        size: int32 `(rows,)`, the length of such a run; 0 excludes nothing.
+
+    Returns:
+        float32 `(rows, vocab_size)`: `EXCLUDED` for what may not come.
+
+    Example:
+        >>> scores, said = tf.zeros((1, 4)), tf.constant([[1, 2, 3, 1]])
+        >>> exclude_repeats(scores, said, tf.constant([0]), 4, tf.constant([2])).numpy().tolist()
+        [[0.0, 0.0, -inf, 0.0]]
+
+    References:
+        Paulus et al. 2017, "A Deep Reinforced Model for Abstractive Summarization", section 2.5.
+    """
+    size = tf.expand_dims(size, 1)
+    place = tf.range(tf.shape(token_ids)[1])
+    back = tf.range(1, tf.maximum(tf.reduce_max(size), 1))  # how far before a run's last token
+    before = tf.maximum(tf.expand_dims(place, 1) - back, 0)
+    before = tf.gather(token_ids, before, axis=1)  # (rows, length, back)
+    now = tf.gather(token_ids, tf.maximum(position - back, 0), axis=1)  # (rows, back)
+    same = tf.equal(before, tf.expand_dims(now, 1)) | (back >= tf.expand_dims(size, 2))
+    first = tf.expand_dims(begins, 1) + size - 1  # the last token of the first run
+    ends = tf.reduce_all(same, axis=2) & (place >= first) & (place < position) & (size > 0)
+    least = tf.where(ends, EXCLUDED, float("inf"))
+    row = tf.broadcast_to(tf.expand_dims(tf.range(tf.shape(ends)[0]), 1), tf.shape(ends))
+    return tf.tensor_scatter_nd_min(scores, tf.stack([row, token_ids], axis=-1), least)
+
+
 def narrow(scores, temperature, top_k, top_p, min_p):
     """Sharpen or flatten scores, and exclude the tokens that shall not be drawn.
 
@@ -281,7 +330,7 @@ def _next(logits, state):
 def _draw(logits, state):
     settings, position = state["settings"], state["position"]
     number = position - state["first"]
-    scores = penalize(logits, state["token_ids"], settings["repetition_penalty"])
+    scores = _allowed(logits, state["token_ids"], state)
     tokens = tf.cond(
         tf.reduce_any(settings["temperature"] > 0),
         lambda: _sampled(scores, number, settings),
@@ -301,6 +350,25 @@ def _draw(logits, state):
         "stopped": state["stopped"] | stopped,
         "done": state["done"] | ends | last,
     }
+
+
+def _allowed(scores, token_ids, state, times=1):
+    """Scores after penalties, `EXCLUDED` for what may not come; `times` rows for each setting."""
+
+    def of_rows(x):
+        return tf.repeat(x, times) if times > 1 else x
+
+    settings = state["settings"]
+    scores = penalize(scores, token_ids, of_rows(settings["repetition_penalty"]))
+    size, begins = of_rows(settings["no_repeat_ngram_size"]), of_rows(state["begins"])
+    scores = tf.cond(
+        tf.reduce_any(size > 0),
+        lambda: exclude_repeats(scores, token_ids, begins, state["position"], size),
+        lambda: scores,
+    )
+    short = of_rows(state["position"] - state["first"] < settings["min_new_tokens"])
+    ends = _ends_text(tf.range(tf.shape(scores)[1]), state["stop_ids"])
+    return tf.where(tf.expand_dims(short, 1) & ends, EXCLUDED, scores)
 
 
 def _likeliest(scores):
@@ -357,7 +425,7 @@ def _follow_beams(logits, state):
     settings, num_beams = state["settings"], state["scores"].shape[1]
     count = state["position"] - state["first"] + 1  # of new tokens
     last = count >= settings["max_new_tokens"]  # (batch,)
-    norm = tf.pow(tf.cast(count, "float32"), settings["length_penalty"])  # (batch,)
+    norm = _norm(count, settings)
     candidates = _candidates(logits, state)
     ended = _ends_text(candidates["tokens"], state["stop_ids"]) | tf.expand_dims(last, 1)
     best = _best_finished(candidates, ended, count, norm, state)
@@ -369,18 +437,27 @@ def _follow_beams(logits, state):
     rows = tf.expand_dims(tf.range(tf.shape(beams)[0]) * num_beams, 1) + beams
     rows = tf.reshape(rows, (-1,))  # of the cache
 
-    # What goes on can't get better than it is, as if it ended here.
+    # What goes on is taken as if it ended here, or, where that is for the better, at its longest.
+    early = settings["early_stopping"]
+    longest = (early == NEVER) & (settings["length_penalty"] > 0)
+    hoped = tf.where(longest, _norm(settings["max_new_tokens"], settings), norm)
+    hopeless = scores[:, 0] / hoped <= tf.reduce_min(best["scores"], axis=1)
     full = tf.reduce_all(best["scores"] > UNFINISHED, axis=1)
-    hopeless = full & (scores[:, 0] / norm <= tf.reduce_min(best["scores"], axis=1))
+    enough = full & (hopeless | (early == AT_ONCE))
     return {
         **state,
         "position": state["position"] + 1,
         "token_ids": token_ids,
         "scores": scores,
         "best": best,
-        "done": state["done"] | last | hopeless | tf.reduce_all(ended, axis=1),
+        "done": state["done"] | last | enough | tf.reduce_all(ended, axis=1),
         "cache": tf.nest.map_structure(lambda x: tf.gather(x, rows), state["cache"]),
     }
+
+
+def _norm(count, settings):
+    """What the score of a text of `count` tokens is divided by, float32 `(batch,)`."""
+    return tf.pow(tf.cast(count, "float32"), settings["length_penalty"])
 
 
 def _best_finished(candidates, ended, count, norm, state):
@@ -412,8 +489,7 @@ def _candidates(logits, state):
     num_beams = state["scores"].shape[1]
     vocab_size = tf.shape(logits)[1]
     flat_ids = tf.reshape(state["token_ids"], (-1, tf.shape(state["token_ids"])[-1]))
-    penalty = tf.repeat(settings["repetition_penalty"], num_beams)
-    scores = penalize(tf.nn.log_softmax(logits), flat_ids, penalty)
+    scores = _allowed(tf.nn.log_softmax(logits), flat_ids, state, num_beams)
     scores = tf.reshape(scores, (-1, num_beams, vocab_size))
     forced = tf.reshape(_forced(state["position"] - state["first"], settings), (-1, 1, 1))
     is_forced = tf.where(tf.range(vocab_size) == forced, 0.0, EXCLUDED)

@@ -22,7 +22,7 @@ from kerasllm.evaluation import write_report
 from kerasllm.export import TARGETS, load_artefact
 from kerasllm.models import CausalLM
 from kerasllm.models.classifier import stored_labels
-from kerasllm.tasks import TASKS, chat, task_named, task_of, text_classification
+from kerasllm.tasks import TASKS, chat, name_of, task_named, text_classification
 from kerasllm.tasks import evaluate as evaluate_model
 from kerasllm.tokenizers import ByteLevelBPETokenizer, WordPieceTokenizer
 from kerasllm.training import STRATEGIES, Privacy, fit, strategy
@@ -282,7 +282,7 @@ def evaluate(
     """
     loaded, task = _load(model)
     rows = read(data, task, columns=columns, header=header)
-    outputs = _outputs(model, loaded, task, rows, max_length, batch_size)
+    outputs = _outputs(loaded, task, rows, max_length, batch_size)
     found = TASKS[task].evaluate(loaded, rows, outputs)
     if report is not None:
         write_report(
@@ -328,7 +328,7 @@ def predict(
         )
     else:
         rows = [{module.INPUTS[0]: text} for text in texts]
-    outputs = _outputs(model, loaded, task, rows, max_length, batch_size)
+    outputs = _outputs(loaded, task, rows, max_length, batch_size)
     answers = module.answers(loaded, rows, outputs)
     return [
         {**{name: row[name] for name in module.INPUTS if name in row}, **answer}
@@ -339,10 +339,15 @@ def predict(
 def _load(name):
     """The pair of a saved model or artefact, and the name of its task."""
     artefact = load_artefact(name)
-    if artefact is not None:
-        return artefact, "text_classification"
-    model = load_model(name)
-    return model, next(task for task, module in TASKS.items() if module is task_of(model))
+    if artefact is None:
+        model = load_model(name)
+        return model, name_of(model)
+    if artefact.task is None:
+        raise ValueError(
+            f"`model` must be an artefact that knows its task. Received: {name}, of an older "
+            "release (export the model again)."
+        )
+    return artefact, artefact.task
 
 
 def load_model(name):
@@ -371,12 +376,10 @@ def load_model(name):
     return task.MODEL.from_pretrained(name)
 
 
-def _outputs(name, loaded, task, rows, max_length, batch_size):
+def _outputs(loaded, task, rows, max_length, batch_size):
     if isinstance(loaded, keras.Model):
         return TASKS[task].predict(loaded, rows, max_length=max_length, batch_size=batch_size)
-    if any("text_pair" in row for row in rows):
-        raise ValueError(f"`{name}` takes single texts, not pairs. Give the model's folder.")
-    return loaded.predict([row["text"] for row in rows])
+    return loaded.predict(rows)
 
 
 def generate(model, prompts, **options):

@@ -1,5 +1,6 @@
 import pathlib
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -58,6 +59,22 @@ def test_a_tflite_file_of_another_make_is_refused(exported, tmp_path, cut):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"other\.tflite` must hold a vocabulary.*`to_tflite`"):
         load_artefact(path)
+
+
+def test_a_file_of_a_language_model_is_refused(tmp_path):
+    path = tmp_path / "writer.tflite"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tokenizer.json", "{}")
+    with pytest.raises(ValueError, match="must be of a text classifier. Received: one of a langua"):
+        load_artefact(path)
+
+
+def test_an_artefact_of_an_older_release_is_a_classifier(exported, expected, tmp_path):
+    shutil.copytree(exported.saved_model / "1", tmp_path / "1")
+    (tmp_path / "1" / "assets.extra" / "task.json").unlink()
+    artefact = load_artefact(tmp_path)
+    assert artefact.task == "text_classification"
+    np.testing.assert_allclose(artefact.predict(TEXTS), expected, atol=1e-5)
 
 
 def test_text_is_tokenized_as_the_model_was_trained(tmp_path):

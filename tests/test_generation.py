@@ -41,7 +41,7 @@ def ids_of(found):
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_equals_theirs(name):
+def test_equals_theirs(name, monkeypatch):
     model, theirs = loaded(name), THEIRS[name]
     lengths = set()
     for case in theirs["cases"]:
@@ -50,6 +50,9 @@ def test_equals_theirs(name):
             name: options.pop(f"{name}_token_id", -1) for name in ("forced_bos", "forced_eos")
         }
         model.special_ids = {**model.special_ids, "eos": theirs["eos"], **forced}
+        stated = {name: options.pop(name) for name in {"min_length"} & options.keys()}
+        # What only a checkpoint can ask for.
+        monkeypatch.setattr(model, "generation_config", stated)
         found = model.generate(theirs["prompts"], 11, details=True, **options)
         assert ids_of(found) == case["expected"], case["options"]
         lengths |= {len(ids) for texts in ids_of(found) for ids in texts}
@@ -143,6 +146,35 @@ def run(step, prompts, room, **settings):
     ids, lengths = found["token_ids"].numpy(), found["lengths"].numpy()
     texts = [[i[:n].tolist() for i, n in zip(*row)] for row in zip(ids, lengths)]
     return texts, found["stopped"].numpy().tolist()
+
+
+def test_no_run_of_tokens_comes_twice():
+    rng = np.random.default_rng(4)
+    prompts = rng.integers(0, 4, (40, 9)).astype("int32")
+    begins, size = rng.integers(0, [[6], [5]], (2, 40)).astype("int32")
+    for position in (7, 9):  # behind it is what counts for nothing
+        found = generation.exclude_repeats(
+            tf.zeros((40, 4)), tf.constant(prompts), begins, position, size
+        )
+        for row, begin, n, scores in zip(prompts, begins, size, found.numpy()):
+            said = row[begin:position].tolist()
+            runs = [said[i : i + n] for i in range(len(said) - n + 1)] if n else []
+            barred = [[*said[len(said) - n + 1 :], token] in runs for token in range(4)]
+            assert (scores == generation.EXCLUDED).tolist() == barred
+        assert np.isin([0, generation.EXCLUDED], found).all()
+
+
+def test_rules_are_those_of_each_row():
+    step = markov(np.log([[0.6, 0.3, 0.1]] * 3))
+    settings = dict(min_new_tokens=[0, 0, 3], no_repeat_ngram_size=[0, 2, 0], stop_ids=[0])
+    for search in ({}, {"num_beams": 2, "early_stopping": 1}):
+        texts, _ = run(step, [[1]] * 3, 4, max_new_tokens=4, **settings, **search)
+        assert texts[0] == [[]]
+        assert texts[2][0][:3] == [1, 1, 1]
+    texts, stopped = run(
+        step, [[0, 1, 0]] * 2, 4, max_new_tokens=4, no_repeat_ngram_size=[3, 1], stop_ids=[9]
+    )
+    assert texts == [[[0, 0, 1, 1]], [[2, 0, 0, 0]]]  # where all are barred, the first is as good
 
 
 def test_ties_go_to_the_lowest_id():
@@ -380,7 +412,7 @@ def test_stop_strings(model, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_stream_is_the_text(model, seed):
-    options = dict(max_new_tokens=25, temperature=1.3, seed=seed)
+    options = dict(max_new_tokens=25, temperature=1.3, seed=seed, no_repeat_ngram_size=2)
     whole = model.generate("so 好", **options)
     pieces = list(model.stream("so 好", **options))
     assert "".join(pieces) == whole
@@ -560,6 +592,10 @@ def test_in_half_precision(dtype, tokenizer):
         (dict(min_p=1.1), "`min_p` must be from 0 to 1"),
         (dict(repetition_penalty=0), "`repetition_penalty` must be more than 0"),
         (dict(length_penalty=float("inf")), "`length_penalty` must be finite"),
+        (dict(min_new_tokens=-1), "`min_new_tokens` must be at least 0"),
+        (dict(no_repeat_ngram_size=[1, -1]), "`no_repeat_ngram_size` must be at least 0"),
+        (dict(early_stopping="maybe"), '`early_stopping` must be False, True or "never"'),
+        (dict(early_stopping=[True, True]), "`early_stopping` must be False"),
         (dict(num_beams=0), "`num_beams` must be at least 1"),
         (dict(num_sequences=0), "`num_sequences` must be at least 1"),
         (dict(num_sequences=2), "`num_sequences` must be 1 without beams"),

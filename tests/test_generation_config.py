@@ -13,6 +13,7 @@ from kerasllm.models.generative import DEFAULTS
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "families"
 BEAMS = {"num_beams": 3, "length_penalty": 2.0, "max_length": 9}
+RULED = {"min_length": 6, "no_repeat_ngram_size": 2, "num_beams": 2, "early_stopping": True}
 SAMPLED = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_new_tokens": 5}
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 
@@ -81,24 +82,40 @@ def test_sampling_by_a_decoder(copied):
     assert model.defaults == {**DEFAULTS, "top_k": 7}
 
 
+@pytest.mark.parametrize("name", ["bart/seq2seq_lm", "gpt2/causal_lm"])
+def test_rules_for_single_tokens(copied, caplog, name):
+    kind = Seq2SeqLM if "seq2seq" in name else CausalLM
+    fields = {**RULED, "eos_token_id": [*range(20)]}
+    model = kind.from_pretrained(copied(name, generation=fields))
+    assert "`generate` does not do" not in caplog.text
+    assert model.defaults == {**DEFAULTS, **RULED}
+    rest = {name: RULED[name] for name in ("no_repeat_ngram_size", "num_beams", "early_stopping")}
+    # The length counts the prompt, or the token that an answer begins with.
+    least = [5, 5] if kind is Seq2SeqLM else [2, 4]
+    found = asked_for(model, max_new_tokens=9)
+    assert found == asked_for(model, max_new_tokens=9, min_new_tokens=least, **rest)
+    assert all(len(ids) >= n for ids, n in zip(found, least))
+    # What a caller says takes the place of both.
+    free = asked_for(model, max_new_tokens=9, min_new_tokens=0)
+    assert any(len(ids) < n for ids, n in zip(free, least))
+    model.generation_config["min_new_tokens"] = 0
+    assert "min_length" not in model.defaults
+    assert asked_for(model, max_new_tokens=9) == free
+
+
 def test_what_generate_does_not_do_is_told(copied, caplog):
-    asked = {"num_beams": 4, "early_stopping": True, "min_length": 5, "no_repeat_ngram_size": 3}
+    asked = {"num_beams": 4, "num_beam_groups": 2, "encoder_no_repeat_ngram_size": 3}
     folder = copied("bart/seq2seq_lm", {**asked, "typical_p": 1.0, "bad_words_ids": [[3]]})
     Seq2SeqLM.from_pretrained(folder)
     assert (
-        "`generate` does not do what the checkpoint asks for with min_length=5, "
-        "early_stopping=True, no_repeat_ngram_size=3, bad_words_ids=[[3]]: texts may be others"
+        "`generate` does not do what the checkpoint asks for with encoder_no_repeat_ngram_size=3, "
+        "bad_words_ids=[[3]], num_beam_groups=2: texts may be others"
     ) in caplog.text
     caplog.clear()
     folder = copied("bart/text_classifier", asked)
     TextClassifier.from_pretrained(folder).save_pretrained(folder / "saved")
     assert "`generate`" not in caplog.text
     assert not (folder / "saved" / "generation_config.json").exists()
-
-
-def test_early_stopping_is_of_beams():
-    assert generation_config.undone({"early_stopping": True, "num_beams": 1}) == {}
-    assert generation_config.undone({"early_stopping": True, "num_beams": 2}) != {}
 
 
 def test_written_back(copied, tmp_path):
@@ -139,6 +156,7 @@ def test_transformers_generates_by_what_we_write(copied, tmp_path, name, eos):
     transformers = pytest.importorskip("transformers")
     kind = Seq2SeqLM if "seq2seq" in name else CausalLM
     generation = {"num_beams": 3, "length_penalty": 0.5, "max_new_tokens": 6}
+    generation |= {"no_repeat_ngram_size": 2, "min_length": 5, "early_stopping": "never"}
     generation |= {"repetition_penalty": 1.3, "decoder_start_token_id": 3, "eos_token_id": eos}
     model = kind.from_pretrained(copied(name, generation=generation))
     model.save_pretrained(tmp_path / "saved")

@@ -240,15 +240,13 @@ def fuzzed_prompts(count):
 def test_no_prompt_is_too_much(artefact):
     prompts = list(fuzzed_prompts(300))
     assert len(set(prompts)) > 200 and b"" in prompts
-    write = artefact._loaded.signatures["serving_default"]
-    rest = {"max_new_tokens": [4], "temperature": [1.0]}
-    rest = as_tensors({**artefact.options, **rest})
+    rest = dict(max_new_tokens=4, temperature=1.0, details=True)
     for start in range(0, 300, 50):
-        found = write(prompt=tf.constant(prompts[start : start + 50]), **rest)
-        assert {*found["finish_reason"].numpy()} <= {b"stop", b"length"}
-        counts = found["prompt_token_count"].numpy()
-        assert counts.min() >= 1 and counts.max() <= 36
-        assert all(text.decode() is not None for text in found["text"].numpy())
+        found = artefact.generate(prompts[start : start + 50], **rest)
+        assert len(found) == 50
+        assert {text["finish_reason"] for text in found} <= {"stop", "length"}
+        assert {text["prompt_token_count"] for text in found} <= {*range(1, 37)}
+        assert all(isinstance(text["text"], str) for text in found)
 
 
 def test_chat(model, artefact):
@@ -348,7 +346,8 @@ def test_answers_with_beams():
         **dict(num_layers=1, num_decoder_layers=1, num_heads=2, embed_dim=16, ff_dim=32),
         **dict(num_segments=0, max_length=24, initializer_range=0.5),
     )
-    options = {"num_beams": 3, "length_penalty": 0.8}
+    options = {"num_beams": 3, "length_penalty": 0.8, "early_stopping": "never"}
+    options |= {"min_length": 4, "no_repeat_ngram_size": 2}
     model = Seq2SeqLM(config, family="bart", tokenizer=tokenizer, generation_config=options)
     names = {None: "generate", "summarization": "summarize", "translation": "translate"}
     for model.task, name in names.items():
@@ -359,4 +358,6 @@ def test_answers_with_beams():
     texts = ["sun moon", "sky, sea?", "rain " * 50]
     found = graph(tf.constant(texts), max_new_tokens=tf.constant([6, 4, 99]))
     assert written(found) == expected(model, texts, max_new_tokens=[6, 4, 99])
+    free = dict(max_new_tokens=[6, 4, 99], no_repeat_ngram_size=0, min_new_tokens=0)
+    assert written(found) != expected(model, texts, **free)
     assert found["prompt_token_count"].numpy().tolist() == [4, 6, 24]

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 
 import jinja2
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from test_generation_export import fuzzed_prompts
 from tiny_classifier import tiny_classifier
 
 from kerasllm.config import LlamaConfig, TransformerConfig
@@ -155,6 +158,7 @@ def test_answers_are_the_likeliest_tokens(model, monkeypatch):
     """Whatever the checkpoint asks for."""
     greedy = model.generate(["To be"], 20, temperature=0.0, details=True)[0]
     asked = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0}
+    asked |= {"no_repeat_ngram_size": 1, "min_length": 30}
     monkeypatch.setattr(model, "generation_config", asked)
     (answer,), _ = Decoder(model, 32).answers(["To be"])
     count = min(20, len(answer.token_ids))
@@ -260,6 +264,33 @@ def test_a_number_that_is_none_is_the_largest_difference():
     assert found["largest_difference"] == np.inf
 
 
+def fuzzed():
+    """300 prompts, up to as many tokens as fit into the files here, one more, and many more."""
+    long = ["q" * length for length in range(44, 52)]
+    return [*long, *(prompt.decode("utf-8", "replace") for prompt in fuzzed_prompts(292))]
+
+
+def test_no_prompt_is_too_much_for_the_loop(exported, loop):
+    runner, (tokenizer, config) = loop.Model(exported[0]), loop.load_tokenizer(exported[0])
+    counts = set()
+    for prompt in fuzzed():
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        counts.add(len(ids))
+        runner.reset()
+        if 0 < len(ids) <= 48:
+            found = [*loop.generate(runner, ids, config["eos_token_id"], 4)]
+            assert len(found) <= min(4, 49 - len(ids))
+            assert isinstance(tokenizer.decode(found), str)
+        else:
+            with pytest.raises(
+                ValueError, match=r"must (hold at least one|be at most 48|be one of)"
+            ):
+                next(loop.generate(runner, ids))
+    assert {0, 1, 47, 48, 49} <= counts
+    with pytest.raises(TypeError, match="must be str"):  # half of a character is no text
+        tokenizer.encode("\udcff")
+
+
 # ---------------------------------------------------------------- the bundle
 
 
@@ -269,16 +300,62 @@ def engine():
     return pytest.importorskip("litert_lm", reason="litert-lm-api runs the bundle")
 
 
-def test_the_engine_writes_what_keras_writes(engine, model, tmp_path):
-    path = tmp_path / "tiny.litertlm"
-    report = to_litert_lm(model, path, max_tokens=48)
+@pytest.fixture(scope="module")
+def bundle(engine, model, tmp_path_factory):
+    """Path and report of a .litertlm file."""
+    path = tmp_path_factory.mktemp("engine") / "tiny.litertlm"
+    return path, to_litert_lm(model, path, max_tokens=48)
+
+
+def test_the_engine_writes_what_keras_writes(bundle):
+    path, report = bundle
     assert report.sentences == len(PROMPTS) >= 30
     assert report.checks[0].endswith(f": {len(PROMPTS)} of {len(PROMPTS)} texts equal")
     assert (report.target, report.variant, report.bytes) == (
         "litert_lm", "float32", path.stat().st_size,
     )  # fmt: skip
     assert report.equal_tokens == 1.0
-    assert sorted(os.listdir(tmp_path)) == ["tiny.litertlm", "tiny.litertlm.report.json"]
+    assert sorted(os.listdir(path.parent)) == ["tiny.litertlm", "tiny.litertlm.report.json"]
+
+
+# A process of its own, as the engine is no Python: it may crash, or never end.
+ENGINE = """
+import json, sys
+import litert_lm
+greedy = litert_lm.SamplerConfig(top_k=1, top_p=1.0, temperature=1.0)
+options = dict(max_output_tokens=4, apply_prompt_template=False, sampler_config=greedy)
+backend = litert_lm.Backend.CPU(thread_count=1)
+with litert_lm.Engine(sys.argv[1], backend=backend, cache_dir=":nocache") as engine:
+    def ask(prompt):
+        with engine.create_session(**options) as session:
+            try:
+                session.run_prefill([prompt])
+            except RuntimeError as error:
+                return str(error)
+            return session.run_decode().texts
+    json.dump([ask(prompt) for prompt in json.load(sys.stdin)], sys.stdout)
+"""
+
+
+def test_no_prompt_is_too_much_for_the_engine(bundle, model):
+    command = [sys.executable, "-c", ENGINE, str(bundle[0])]
+    prompts = fuzzed()
+    done = subprocess.run(
+        command, input=json.dumps(prompts).encode(), capture_output=True, timeout=60, check=True
+    )
+    answers = json.loads(done.stdout)
+    assert len(answers) == len(prompts)
+    counts = [len(model.tokenizer.encode(prompt)) for prompt in prompts]
+    for count, answer in zip(counts, answers):
+        if 0 < count < 48:
+            (text,) = answer
+            assert isinstance(text, str)
+        else:
+            assert answer == "litert_lm_session_run_prefill failed"
+    assert {0, 1, 46, 47, 48, 49} <= {*counts}
+    # Why, it says on its own.
+    assert b"Exceeding the maximum number of tokens allowed: 48 >= 48" in done.stderr
+    assert b"No token IDs found" in done.stderr
 
 
 def test_the_engine_in_int8(engine, model, tmp_path):
@@ -339,6 +416,10 @@ def test_arguments_of_the_bundle_are_checked(model, tmp_path, monkeypatch):
         to_litert_lm(model, path, quantize="float16")
     with pytest.raises(ValueError, match=r"must have a `ByteLevelBPETokenizer`.* Received: None"):
         to_litert_lm(fixture("gpt2"), path)
+    monkeypatch.setattr(model, "special_ids", {"eos": []})
+    with pytest.raises(ValueError, match=r"`model` must have a token that ends a text"):
+        to_litert_lm(model, path)
+    monkeypatch.setattr(model, "special_ids", {})
     with pytest.raises(ValueError, match=r"`prompts` must have fewer tokens than `max_tokens`, 16"):
         to_litert_lm(model, path, max_tokens=16, prompts=["To be, or not to be, " * 9])
     monkeypatch.setattr(litert_lm, "PACKAGES", ("litert_lm_builder", "no_such_package"))

@@ -103,6 +103,8 @@ def test_artefacts_give_what_the_task_gives(tmp_path, task):
     texts = ["the film was lovely", "awful soup"]
     report = to_tflite(model, tmp_path / "model.tflite", texts=texts, max_length=16)
     assert report.largest_difference < 1e-5
-    given = load_artefact(tmp_path / "model.tflite").predict(texts)
-    wanted = task.predict(model, [{"text": text} for text in texts]).reshape(2, -1)
+    artefact = load_artefact(tmp_path / "model.tflite")
+    assert artefact.task == model.task
+    given, wanted = artefact.predict(texts), task.predict(model, [{"text": t} for t in texts])
+    assert given.shape == wanted.shape
     np.testing.assert_allclose(given, wanted, atol=1e-5)

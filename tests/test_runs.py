@@ -134,14 +134,19 @@ def test_evaluate_writes_a_report(trained, tmp_path):
     assert "run on test.csv" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_artefacts_take_no_pairs(exported, tmp_path):
-    source = write_csv(
-        tmp_path / "pairs.csv",
-        [{"text": "a", "text_pair": "b", "label": "positive"}],
-        header=("text", "text_pair", "label"),
+@pytest.mark.parametrize("target", ["saved_model", "tflite"])
+def test_artefacts_take_pairs(trained, exported, target, tmp_path):
+    pairs = [{**row, "text_pair": other["text"]} for row, other in zip(rows(4), rows(4, seed=2))]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    found, wanted = (
+        runs.predict(model, data=source) for model in (getattr(exported, target), trained.folder)
     )
-    with pytest.raises(ValueError, match="takes single texts, not pairs"):
-        runs.evaluate(exported.tflite, source)
+    scores = [
+        [list(answer["scores"].values()) for answer in answers] for answers in (found, wanted)
+    ]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    assert max(abs(a - b) for a, b in zip(*scores[1][:2])) > 1e-3  # else it would say little
 
 
 def test_exports_are_added_to_the_run(trained, exported):

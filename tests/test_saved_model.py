@@ -49,6 +49,7 @@ def test_report_is_complete_and_stands_beside_the_model(exported):
     assert report.milliseconds > 0
     assert report.keras_milliseconds > 0
     assert len(report.checks) == 3
+    assert "signatures classify, pairs, serving_default, token_ids" in report.checks[1]
     assert "C API" in report.checks[1]
     text = str(report)
     assert "label flips         0" in text
@@ -60,6 +61,8 @@ def test_folder_holds_what_serving_reads(exported):
     folder, _ = exported
     names = {entry.name for entry in folder.iterdir()}
     assert {"saved_model.pb", "variables", "assets.extra"} <= names
+    task = json.loads((folder / "assets.extra" / "task.json").read_text("utf-8"))
+    assert task["task"] == "text_classification"
     assert (folder / "assets.extra" / "labels.txt").read_text("utf-8").split("\n")[:3] == [*LABELS]
     assert [entry.name for entry in folder.parent.iterdir()] == ["1"]
 
@@ -171,11 +174,12 @@ def test_c_api_sees_what_the_python_loader_does_not(model, tmp_path):
             self._scores = lambda inputs: tf.nn.softmax(self.copy(inputs))
 
     scorer = HoldsKeras(model)
-    saved_model._write(scorer, tmp_path)
+    folder = tmp_path / "1"
+    saved_model._write(scorer, folder)
     question = {
-        "folder": str(tmp_path),
-        "calls": saved_model._calls(scorer, ["fine"]),
-        "signatures": saved_model._describe(tmp_path),
+        "folder": str(folder),
+        "calls": list(scorer.calls()),
+        "signatures": saved_model._describe(folder),
     }
     assert len(verify.run("run_saved_model.py", question)) == len(question["calls"])
     with pytest.raises(RuntimeError, match=r"run_c_api.*Could not find variable"):
@@ -201,7 +205,7 @@ def float32_copy_with_tokenizer(model):
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_any_policy_is_exported_in_float32(dtype, tmp_path, monkeypatch):
     model = tiny_classifier(dtype)
-    monkeypatch.setattr(saved_model, "_verify", lambda *_: (dict(NUMBERS), ()))
+    monkeypatch.setattr(saved_model, "_ask", lambda *_: (dict(NUMBERS), ()))
     to_saved_model(model, tmp_path, max_length=MAX_LENGTH)
     answer = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](
         text=tf.constant(TEXTS)
@@ -229,13 +233,8 @@ def test_versions_count_up_and_are_never_overwritten(model, tmp_path):
 
 
 def test_wrong_scores_are_an_error_and_leave_nothing(model, tmp_path, monkeypatch):
-    score_texts = Scorer.score_texts
-
-    def shifted(self, texts):
-        scores, milliseconds = score_texts(self, texts)
-        return scores[:, ::-1], milliseconds
-
-    monkeypatch.setattr(Scorer, "score_texts", shifted)
+    predict = Scorer.predict
+    monkeypatch.setattr(Scorer, "predict", lambda self, rows: predict(self, rows)[:, ::-1])
     with pytest.raises(
         ValueError, match=r"within 1e-05\. Received: a largest difference of 0\.\d+"
     ):

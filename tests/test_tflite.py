@@ -118,7 +118,9 @@ def test_variants_store_weights_in_their_types(model, exported):
 
 def test_file_carries_its_tokenizer(model, exported, tmp_path):
     with zipfile.ZipFile(exported["int8"][0]) as archive:
-        assert archive.namelist() == ["vocab.txt", "labels.txt", "tokenizer_config.json"]
+        assert archive.namelist() == [
+            *("vocab.txt", "labels.txt", "tokenizer_config.json", "task.json"),
+        ]
         assert archive.read("labels.txt").decode() == "".join(f"{label}\n" for label in LABELS)
         archive.extractall(tmp_path)
     tokenizer = type(model.tokenizer).from_pretrained(tmp_path)

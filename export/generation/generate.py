@@ -101,8 +101,10 @@ def generate(model, ids, stop_ids=(), max_new_tokens=64, temperature=0.0, seed=0
         int, the new tokens.
 
     Raises:
-        ValueError: the cache has no room for `ids`.
+        ValueError: there are no `ids`, or the cache has no room for them.
     """
+    if not ids:
+        raise ValueError("`ids` must hold at least one token, to write on from. Received: none.")
     random = np.random.default_rng(seed)
     *before, token = ids
     model.read(before)

@@ -16,7 +16,8 @@ MOST_TOKENS = 1024  # that a cache holds where nobody says how many
 NEW_TOKENS = 32  # that an answer has to a prompt that is tried
 FEW = 4  # texts that are scored at once: each token of them has a score for all others
 # Whatever the checkpoint asks for by default.
-GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0, "num_beams": 1}
+GREEDY = {"temperature": 0.0, "num_beams": 1, "repetition_penalty": 1.0}
+GREEDY |= {"no_repeat_ngram_size": 0, "min_new_tokens": 0}
 # Whose rotations depend on how long the text is, and how long up to there they do not.
 GROWING = ("dynamic", "longrope")
 

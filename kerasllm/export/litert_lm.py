@@ -55,8 +55,9 @@ def to_litert_lm(
     the perplexities.
 
     Args:
-        model: `CausalLM` with a tokenizer and a cache of keys and values. Whatever its dtype
-            policy, the export starts from a float32 copy of the model, and is compared with it.
+        model: `CausalLM` with a tokenizer, a token that ends a text, and a cache of keys and
+            values. Whatever its dtype policy, the export starts from a float32 copy of the model,
+            and is compared with it.
         file: str or path-like, usually ending in `.litertlm`.
         quantize: None for float32, `"int8"` for weights of a quarter, which are also multiplied as
             int8.
@@ -128,6 +129,11 @@ def _check_tokenizer(model):
         raise ValueError(
             "`model` must have a `ByteLevelBPETokenizer` or a `SentencePieceTokenizer`, for which "
             f"there is a tokenizer.json. Received: {kind}."
+        )
+    if not model._stop_ids(()):
+        raise ValueError(
+            "`model` must have a token that ends a text, which LiteRT-LM asks for. Received: none "
+            "(set it, e.g. `model.special_ids['eos'] = 2`)."
         )
 
 

@@ -10,7 +10,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from kerasllm.atomic import whole
 from kerasllm.export import verify
-from kerasllm.export.scorer import Scorer, at_least_one_row, chunks, first_rows
+from kerasllm.export.artefact import LABELS_FILE, TASK_FILE, describe
+from kerasllm.export.scorer import Scorer
+from kerasllm.export.sentence_vectors import SentenceVectors
+from kerasllm.export.span_finder import SpanFinder
+from kerasllm.export.tagger import SentencePicker, Tagger
 from kerasllm.export.tensors import TensorModel
 from kerasllm.export.text_generator import GENERATORS
 
@@ -19,21 +23,44 @@ PROCESSES = {
     "run_saved_model.py": "TensorFlow in a fresh process without kerasllm",
     "run_c_api.py": "TensorFlow's C API, the loader of TensorFlow Serving",
 }
-FEW = 4  # texts that are tried through the signatures other than the one for text
-CLASSIFY_METHOD = "tensorflow/serving/classify"
+# What is exported of a model that takes texts, by its head; of one that writes them: `GENERATORS`.
+TEXT_MODELS = {
+    "text_classifier": Scorer,
+    "token_classifier": Tagger,
+    "span_labeler": SpanFinder,
+    "sentence_encoder": SentenceVectors,
+}
 
 
 def to_saved_model(
     model, folder, *, version=None, texts=None, inputs=None, tolerance=1e-5, max_length=None
 ):
-    """Write a classifier, or a model that writes texts, as `folder/<version>/`, verified.
+    """Write a model that takes texts as `folder/<version>/`, verified.
 
-    The SavedModel of a classifier has three signatures. `serving_default` takes `text`, string
-    `(batch,)`, and gives `scores`, float32 `(batch, num_classes)` probabilities, and `label`,
-    string `(batch,)`. `token_ids` takes the model's own int32 inputs `(batch, length)` and gives
-    the same. `classify` is TensorFlow Serving's Classify over `tf.Example`s with a bytes feature
-    `text`: it gives `classes` and `scores`, both `(batch, num_classes)`. The folder also holds
-    `assets.extra/labels.txt`.
+    What the SavedModel takes and gives belongs to the model's task; `(batch,)` is the shape of all
+    that is not said to be of another. `serving_default` takes string `text` and gives:
+
+    - text classification: float32 `scores` `(batch, num_classes)`, probabilities, and string
+      `label`. `classify` is TensorFlow Serving's Classify over `tf.Example`s with a bytes feature
+      `text`: it gives `classes` and `scores`, both `(batch, num_classes)`.
+    - multi-label: `scores`, and string `labels` `(batch, most)`, padded with empty ones: those that
+      are likelier than not. `classify` as well.
+    - text regression: float32 `score`. `regress` is TensorFlow Serving's Regress: it gives
+      `outputs`.
+    - Of these three, `pairs` takes `text` and `text_pair`, and `token_ids` the model's own int32
+      inputs `(batch, length)`, and both give the same.
+    - token classification (also named `tag`): `(batch, words)`, padded: strings `words` and `tags`,
+      float32 `scores`, the probability of the tag, and int32 `starts` and `ends`, in characters of
+      the text; and int32 `word_count`. `tag_words` takes `words`, string `(batch, words)`, padded
+      with empty ones, and gives `tags` and `scores`.
+    - extractive summarization (also `summarize`): string `summary`, the likeliest sentence; and
+      `(batch, sentences)`, padded: string `sentences` and float32 `scores`, the probability that
+      each is taken. `score_sentences` takes `sentences` like these and gives `scores`.
+    - question answering (also `answer`): takes `question` and `context`, and gives string `answer`,
+      a piece of the context, empty where it is likelier that there is none; int32 `start` and
+      `end`, where the best piece stands in characters of the context; and float32 `score` and
+      `no_answer`, their probabilities.
+    - sentence vectors (also `encode`): float32 `vector` `(batch, embed_dim)`.
 
     That of a model that writes texts has `generate`, or `translate` or `summarize` where the
     model's `task` is that, and `serving_default`, which is the same. They take `prompt`, string
@@ -47,25 +74,28 @@ def to_saved_model(
     `truncate=True`. A model whose tokenizer has a `chat_template` has `chat` too, which takes
     strings `(messages,)`, `roles` and `contents`, instead of `prompt`, one conversation a call.
 
-    `assets.extra/report.json` holds the report. For more fine-tuning keep `model.save_pretrained`:
-    Keras can't load a SavedModel.
+    `assets.extra` holds `report.json`, `task.json`, which names the task, and, where there are
+    labels, `labels.txt`. For more fine-tuning keep `model.save_pretrained`: Keras can't load a
+    SavedModel.
 
     Any other functional Keras model goes the same way, given `inputs` to verify it on: then
     `serving_default`, the only signature, has the model's own inputs and outputs.
 
     Args:
-        model: `TextClassifier`, `CausalLM` or `Seq2SeqLM` with a tokenizer. Whatever its dtype
-            policy, the export computes in float32, and is compared with a float32 copy of the
-            model. Or, with `inputs`, any functional `keras.Model` that computes in float32.
+        model: `TextClassifier`, `TokenClassifier`, `SpanLabeler`, `SentenceEncoder`, `CausalLM` or
+            `Seq2SeqLM` with a tokenizer. Whatever its dtype policy, the export computes in float32,
+            and is compared with a float32 copy of the model. Or, with `inputs`, any functional
+            `keras.Model` that computes in float32.
         folder: str or path-like, the model's folder, which holds one folder a version.
         version: int of at least 1, or None for one more than the highest there.
-        texts: list of str to compare on; None for a built-in list in many languages.
+        texts: list of str to compare on, of which each is a question on the next one, where the
+            task is to answer questions; None for a built-in list in many languages.
         inputs: None for a model that takes texts; else examples of the model's input to compare
             on: an array `(examples, …)`, a list of them, or a dict by name of input.
         tolerance: float, largest difference of a score that is accepted; of a model that writes
             texts, the share of tokens that may differ.
-        max_length: int or None, tokens that a classifier's text is cut to; None for the model's
-            `max_length`.
+        max_length: int or None, tokens that a text is cut to, or a window on a context; None for
+            the model's `max_length`. None for a model that writes texts.
 
     Returns:
         `Report`, which is printed to stderr too.
@@ -76,8 +106,10 @@ def to_saved_model(
         RuntimeError: TensorFlow can't run the SavedModel in a fresh process.
         TypeError: `texts` is no list of str.
         ValueError: an argument is not as above, a step of the tokenizer or the chat template has no
-            exact form in a graph, or answers differ by more than `tolerance`. After any error, as
-            after Ctrl-C, nothing is left behind.
+            exact form in a graph, or nothing in a graph can tell where its tokens stand (see
+            `tokenizers.words_in_graph` for tags, `tokenizers.offsets_in_graph` for answers); or
+            answers differ by more than `tolerance`. After any error, as after Ctrl-C, nothing is
+            left behind.
 
     Example:
         >>> model = BertClassifier.from_pretrained("my_model")  # doctest: +SKIP
@@ -85,47 +117,74 @@ def to_saved_model(
         >>> report.label_flips  # doctest: +SKIP
         0
     """
+    place = _place(folder, version)
     if inputs is not None:
-        return _verified(TensorModel(model, inputs), folder, version, tolerance)
-    texts = verify.checked_texts(texts)
-    if getattr(model, "HEAD", None) in GENERATORS:
+        module = TensorModel(model, inputs)
+    else:
+        module = _text_module(model, verify.checked_texts(texts), max_length)
+    with whole(place) as aside:
+        _write(module, aside)
+        _check_weights_once(module, aside)
+        _check_operations(aside)
+        expected, keras_milliseconds = module.expected()
+        found, checks = _ask(module, aside, expected, tolerance)
+        numbers = {**found, "keras_milliseconds": keras_milliseconds}
+        return _reported(place, aside, numbers, (*checks, "each weight is stored once"))
+
+
+def _text_module(model, texts, max_length):
+    head = getattr(model, "HEAD", None)
+    if head in TEXT_MODELS:
+        picks = model.task == "extractive_summarization"
+        return (SentencePicker if picks else TEXT_MODELS[head])(model, max_length, texts)
+    if head in GENERATORS:
         if max_length is not None:
             raise ValueError(
                 "`max_length` must be None for a model that writes texts. Received: "
                 f"{max_length} (callers set `max_new_tokens`)."
             )
-        return _verified(GENERATORS[model.HEAD](model, texts), folder, version, tolerance)
-    scorer = Scorer(model, max_length)
-    place = _place(folder, version)
-    with whole(place) as aside:
-        _write(scorer, aside)
-        _check_weights_once(scorer, aside)
-        numbers, checks = _verify(scorer, aside, texts, tolerance)
-        return _reported(place, aside, numbers, checks)
+        return GENERATORS[head](model, texts)
+    raise ValueError(
+        f"`model` must be one of {', '.join(sorted({*TEXT_MODELS, *GENERATORS}))}. Received: a "
+        f"{type(model).__name__}. Give any other Keras model `inputs`, examples to verify its "
+        "artefact on."
+    )
 
 
-def _verified(module, folder, version, tolerance):
-    """Export a `TensorModel` or a `TextGenerator`."""
-    place = _place(folder, version)
-    with whole(place) as aside:
-        tf.saved_model.save(module, str(aside), module.signatures())
-        (aside / "assets.extra").mkdir()
-        _check_weights_once(module, aside)
-        _check_operations(aside)
-        expected, keras_milliseconds = module.expected()
-        question = {
-            "folder": os.fspath(aside),
-            "calls": list(module.calls("serving_default")),
-            "signatures": _describe(aside),
-            "tensorflow_text": module.needs_text,
-        }
-        for runner, name in PROCESSES.items():
-            answers = verify.run(runner, question)
-            numbers = module.check(expected, answers, tolerance, f"The export in {name}")
-        checks = (*PROCESSES.values(), "each weight is stored once")
-        return _reported(
-            place, aside, {**numbers, "keras_milliseconds": keras_milliseconds}, checks
-        )
+def _write(module, folder):
+    """Write a `TextModel`, a `TextGenerator` or a `TensorModel`, and what one knows of it."""
+    tf.saved_model.save(module, str(folder), module.signatures())
+    methods = getattr(module, "methods", {})
+    if methods:
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+        for name, method in methods.items():
+            updater.replace_method_name(name, method)
+        updater.save()
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    if isinstance(module, TensorModel):
+        return
+    (extra / TASK_FILE).write_text(describe(module.model), encoding="utf-8")
+    labels = getattr(module, "labels", ())
+    if labels:
+        (extra / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
+
+
+def _ask(module, folder, expected, tolerance):
+    """Run a SavedModel in two fresh processes; return fields of the report, and checks."""
+    question = {
+        "folder": os.fspath(folder),
+        "calls": list(module.calls("serving_default")),
+        "signatures": _describe(folder),
+        "tensorflow_text": module.needs_text,
+    }
+    asked = ", ".join(sorted({call["signature"] for call in question["calls"]}))
+    found, checks = [], []
+    for runner, name in PROCESSES.items():
+        answers = verify.run(runner, question)
+        found.append(module.check(expected, answers, tolerance, f"The export in {name}"))
+        checks.append(f"{name}: signatures {asked}")
+    return max(found, key=lambda numbers: numbers.get("largest_difference", 0)), checks
 
 
 def _reported(place, folder, numbers, checks):
@@ -166,54 +225,7 @@ def _checked_version(folder, version):
     return version
 
 
-def _write(scorer, folder):
-    module = tf.Module(name="classifier")
-    module.scorer = scorer  # so that the weights are saved
-    module.tokenizer = scorer.tokenizer.in_graph()
-    signatures = _signatures(scorer, module.tokenizer)
-    tf.saved_model.save(module, str(folder), signatures)
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
-    updater.replace_method_name("classify", CLASSIFY_METHOD)
-    updater.save()
-    extra = folder / "assets.extra"
-    extra.mkdir()
-    (extra / "labels.txt").write_text("\n".join(scorer.labels) + "\n", encoding="utf-8")
-
-
-def _signatures(scorer, tokenizer):
-    labels = tf.constant(scorer.labels)
-
-    def answer(inputs):
-        scores = scorer.scores(inputs)  # (batch, num_classes)
-        return {"scores": scores, "label": tf.gather(labels, tf.argmax(scores, axis=1))}
-
-    def from_text(text):
-        rows, text = tf.shape(text)[0], at_least_one_row(text)
-        return first_rows(rows, answer(tokenizer(text, max_length=scorer.max_length)))
-
-    def from_ids(**inputs):
-        rows = tf.shape(inputs["token_ids"])[0]
-        inputs = {name: at_least_one_row(ids) for name, ids in inputs.items()}
-        return first_rows(rows, answer(inputs))
-
-    def classify(inputs):
-        features = {"text": tf.io.FixedLenFeature([], tf.string)}
-        scores = from_text(tf.io.parse_example(inputs, features)["text"])["scores"]
-        return {"classes": tf.tile(labels[tf.newaxis], [tf.shape(scores)[0], 1]), "scores": scores}
-
-    strings = [tf.TensorSpec([None], tf.string, name) for name in ("text", "inputs")]
-    return {
-        "serving_default": _graph(from_text).get_concrete_function(strings[0]),
-        "token_ids": _graph(from_ids).get_concrete_function(**scorer.specs()),
-        "classify": _graph(classify).get_concrete_function(strings[1]),
-    }
-
-
-def _graph(function):
-    return tf.function(function, autograph=False)
-
-
-def _check_weights_once(scorer, folder):
+def _check_weights_once(module, folder):
     """Check that the checkpoint holds each weight once: neither none of them, nor two copies."""
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     types = reader.get_variable_to_dtype_map()
@@ -222,9 +234,9 @@ def _check_weights_once(scorer, folder):
         for name, shape in reader.get_variable_to_shape_map().items()
         if types[name] != tf.string  # the description of the objects
     )
-    if stored != scorer.parameter_bytes:
+    if stored != module.parameter_bytes:
         raise RuntimeError(
-            f"The SavedModel must hold the {scorer.parameter_bytes} bytes of the model's weights "
+            f"The SavedModel must hold the {module.parameter_bytes} bytes of the model's weights "
             f"once. Received: {stored} bytes."
         )
 
@@ -236,70 +248,6 @@ def _check_operations(folder):
     found = sorted(op.name for op in names if op.name.startswith("Xla"))
     if found:
         raise RuntimeError(f"The SavedModel must not need XLA. Received: {', '.join(found)} in it.")
-
-
-def _verify(scorer, folder, texts, tolerance):
-    """Run all three signatures in two fresh processes; return fields of the report, and checks."""
-    expected, keras_milliseconds = scorer.score_texts(texts)
-    calls = _calls(scorer, texts)
-    question = {"folder": os.fspath(folder), "calls": calls, "signatures": _describe(folder)}
-    batch = len(chunks(texts)[0])
-    signatures = ", ".join(sorted(question["signatures"]))
-    found, checks = [], []
-    for runner, name in PROCESSES.items():
-        answers = verify.run(runner, question)
-        found.append(_check_answers(scorer, expected, answers, tolerance, f"The export in {name}"))
-        checks.append(f"{name}: signatures {signatures}; batches of 0, 1 and {batch}")
-    checks.append("each weight is stored once")
-    numbers = max(found, key=lambda numbers: numbers["largest_difference"])
-    return {**numbers, "keras_milliseconds": keras_milliseconds}, tuple(checks)
-
-
-def _check_answers(scorer, expected, answers, tolerance, what):
-    """Compare what one process answered to `_calls`; return fields of the report."""
-    empty, single, ids, examples, *in_chunks = (call["outputs"] for call in answers)
-    scores = [row for outputs in in_chunks for row in outputs["scores"]]
-    numbers = verify.check_difference(expected, scores, tolerance, what)
-    for outputs, count in ((single, 1), (ids, FEW), (examples, FEW)):
-        verify.check_difference(expected[:count], outputs["scores"], tolerance, what)
-    labels = [_bytes(label.encode()) for label in scorer.labels]
-    given = [label for outputs in in_chunks for label in outputs["label"]]
-    if given != [labels[i] for i in np.argmax(scores, axis=1)] or any(
-        classes != labels for classes in examples["classes"]
-    ):
-        raise ValueError(f"{what} must give the labels {scorer.labels}. Received: {given[:5]}, ….")
-    if empty["scores"] or empty["label"]:
-        raise ValueError(f"{what} must give nothing for an empty batch. Received: {empty}.")
-    seconds = sum(call["seconds"] for call in answers[-len(in_chunks) :])
-    return {**numbers, "milliseconds": 1000 * seconds / len(scores)}
-
-
-def _calls(scorer, texts):
-    """An empty batch, one text, token ids, examples; then all texts."""
-    few = texts[:FEW]
-    ids = {name: value.tolist() for name, value in scorer.tokenize(few).items()}
-    batches = [[], texts[:1], *chunks(texts)]
-    by_text = [
-        {
-            "signature": "serving_default",
-            "inputs": {"text": [_bytes(text.encode()) for text in batch]},
-        }
-        for batch in batches
-    ]
-    by_ids = {"signature": "token_ids", "inputs": ids}
-    by_example = {"signature": "classify", "inputs": {"inputs": [_example(text) for text in few]}}
-    return [*by_text[:2], by_ids, by_example, *by_text[2:]]
-
-
-def _example(text):
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-    example = tf.train.Example(features=tf.train.Features(feature={"text": feature}))
-    return _bytes(example.SerializeToString())
-
-
-def _bytes(value):
-    """Bytes as the runners take them: JSON has none, so one character for one byte."""
-    return value.decode("latin-1")
 
 
 def _describe(folder):

@@ -14,7 +14,7 @@ from kerasllm.export.scorer import (
     first_rows,
     float32_copy,
 )
-from kerasllm.models.generative import CONTEXT, RULES
+from kerasllm.models.generative import CONTEXT, RULES, as_numbers
 from kerasllm.tokenizers import WordPieceTokenizer
 
 # What a caller may set, each as `[1]` or `[batch]`, where texts are drawn, and where beams search.
@@ -62,6 +62,12 @@ class TextGenerator(tf.Module):
         self.name_of_signature = NAME_OF_TASK.get(model.task, "generate")
         self._num_beams = copy.defaults["num_beams"]
         self.options = DRAWING if self._num_beams == 1 else SEARCHING
+        # What the checkpoint asks for beyond what a caller may set.
+        self._fixed = {
+            name: [value]
+            for name, value in as_numbers(copy.defaults).items()
+            if name in generation.SETTINGS and name not in self.options
+        }
         self.needs_text = isinstance(model.tokenizer, WordPieceTokenizer)
         # Where no token begins a text, Keras refuses an empty one.
         self._texts = [text for text in texts if copy._encode(text)]
@@ -152,6 +158,7 @@ class TextGenerator(tf.Module):
         read, most_new = self._fit(lengths, settings["max_new_tokens"])
         inputs = self._inputs(rows, lengths, read)
         settings = {
+            **self._fixed,
             **settings,
             **model._forced(),
             "max_new_tokens": tf.where(read > 0, most_new, 0),

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kerasllm.atomic import whole
 from kerasllm.export import metadata, verify
+from kerasllm.export.artefact import TASK_FILE, describe
 from kerasllm.export.decoder import Decoder, compare
 from kerasllm.export.scorer import Scorer
 from kerasllm.export.tensors import TensorModel
@@ -315,10 +316,11 @@ def _with_tokenizer(content, scorer):
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
+    files[TASK_FILE] = describe(scorer.model).encode()
     if not isinstance(tokenizer, WordPieceTokenizer):
         return metadata.attach_files(content, scorer.labels, files)
     # What MediaPipe does not ask for, and whoever tokenizes in an app has to know.
-    options = {name: files[name] for name in ("tokenizer_config.json",)}
+    options = {name: files[name] for name in ("tokenizer_config.json", TASK_FILE)}
     order = _input_order(content)
     return metadata.attach(content, order, tokenizer.vocab, scorer.labels, options)
 

@@ -228,8 +228,8 @@ def compare(expected, received):
     difference = np.where(np.isfinite(difference), difference, np.inf)
     return {
         "sentences": len(expected),
-        "largest_difference": float(difference.max()),
-        "mean_difference": float(difference.mean()),
+        "largest_difference": float(difference.max(initial=0.0)),
+        "mean_difference": float(difference.sum() / max(difference.size, 1)),
         "label_flips": int(np.sum(_flips(expected, received))),
     }
 
@@ -262,6 +262,80 @@ def check_difference(expected, received, tolerance, what):
             "was written. A larger `tolerance` accepts it."
         )
     return numbers
+
+
+def check_outputs(pairs, tolerance, what):
+    """Check that an artefact gives what Keras gives: numbers nearly, and all else exactly.
+
+    Args:
+        pairs: list of `(expected, received)`, an output each: lists with one for each row, a number
+            or str, or a list of them, which an artefact may pad with zeros or empty str.
+        tolerance: float, the largest difference of a number with a fraction.
+        what: str, names the artefact in the error.
+
+    Returns:
+        The dict of `compare`, over all such numbers.
+
+    Raises:
+        ValueError: they differ by more, or anything else differs.
+
+    Example:
+        >>> pairs = [([[0.5], []], [[0.5], [0.0]]), (["a", "b"], ["a", "b"])]
+        >>> check_outputs(pairs, 1e-5, "It")["largest_difference"]
+        0.0
+    """
+    found = []
+    for expected, received in pairs:
+        expected = [np.asarray(row) for row in expected]
+        received = [_unpadded(*rows, what) for rows in zip(expected, received)]
+        if all(row.dtype.kind == "f" for row in expected):
+            both = map(_table, (expected, received))
+            found.append(check_difference(*both, tolerance, what))
+            continue
+        for wanted, row in zip(expected, received):
+            if as_json(wanted.tolist()) != row:
+                raise ValueError(
+                    f"{what} must give what the Keras model gives. Received: {row!r:.200} instead "
+                    f"of {wanted.tolist()!r:.200}, so nothing was written."
+                )
+    return max(found, key=lambda numbers: numbers["largest_difference"])
+
+
+def _unpadded(expected, received, what):
+    if not expected.ndim:
+        return received
+    row, padding = received[: len(expected)], received[len(expected) :]
+    if any(padding):
+        raise ValueError(
+            f"{what} must give rows as long as the Keras model does. Received: {received!r:.200} "
+            f"instead of {expected.tolist()!r:.200}, so nothing was written."
+        )
+    return row
+
+
+def _table(rows):
+    """Rows of numbers as `compare` takes them: of one length as they are, others as one column."""
+    if len({np.shape(row) for row in rows}) == 1 and np.size(rows[0]) and np.ndim(rows[0]):
+        return np.asarray(rows)
+    return np.concatenate([np.ravel(row) for row in rows] or [[]]).reshape(-1, 1)
+
+
+def as_json(value):
+    """A text, or lists of them, as the runners take and give them.
+
+    Args:
+        value: str, a number, or a list.
+
+    Returns:
+        The same with one character for each byte of a text in UTF-8, as JSON has no bytes.
+
+    Example:
+        >>> as_json(["é", 1])
+        ['Ã©', 1]
+    """
+    if isinstance(value, list):
+        return [as_json(item) for item in value]
+    return value.encode().decode("latin-1") if isinstance(value, str) else value
 
 
 def check_labels(expected, received, tolerance, what):

@@ -6,23 +6,22 @@ The fields are the same in all families. `generate` takes its defaults from thos
 # Their field: the option of `generate`.
 OPTIONS = {
     "max_new_tokens": "max_new_tokens",
+    "min_new_tokens": "min_new_tokens",
     "temperature": "temperature",
     "top_k": "top_k",
     "top_p": "top_p",
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
+    "no_repeat_ngram_size": "no_repeat_ngram_size",
     "num_beams": "num_beams",
     "length_penalty": "length_penalty",
+    "early_stopping": "early_stopping",
 }
 
 # What changes the texts and `generate` does not do, and the value that asks for nothing.
 UNDONE = {
-    "min_length": 0,
-    "min_new_tokens": 0,
     "max_time": None,
     "stop_strings": None,
-    "early_stopping": False,
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "bad_words_ids": None,
@@ -52,7 +51,8 @@ IGNORED = {
     "_from_model_config",
 }  # fmt: skip
 
-FIELDS = {*OPTIONS, *UNDONE, *IGNORED, "do_sample", "max_length", "force_bos_token_to_be_generated"}
+OTHERS = {"do_sample", "max_length", "min_length", "force_bos_token_to_be_generated"}
+FIELDS = {*OPTIONS, *UNDONE, *IGNORED, *OTHERS}
 
 # Tokens that a `generation_config.json` must name too: what reads it looks nowhere else.
 TOKENS = ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
@@ -83,7 +83,7 @@ def options(fields, of_answer):
             it), as in an encoder–decoder, and does not count a prompt too.
 
     Returns:
-        dict, of those options that it speaks of.
+        dict, of those options that it speaks of; and `min_length`, which counts the prompt too.
     """
     found = {our: fields[name] for name, our in OPTIONS.items() if fields.get(name) is not None}
     if fields.get("do_sample"):
@@ -92,6 +92,8 @@ def options(fields, of_answer):
         found.pop("temperature", None)
     if of_answer and fields.get("max_length"):
         found.setdefault("max_new_tokens", max(1, fields["max_length"] - 1))
+    if fields.get("min_length") and "min_new_tokens" not in found:
+        found["min_length"] = fields["min_length"]
     return found
 
 
@@ -105,6 +107,4 @@ def undone(fields):
         dict, the fields that would change the texts.
     """
     asked = {name: fields[name] for name in UNDONE if fields.get(name)}
-    if (fields.get("num_beams") or 1) == 1:
-        asked.pop("early_stopping", None)  # of beams
     return {name: value for name, value in asked.items() if value != UNDONE[name]}

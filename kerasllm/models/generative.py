@@ -18,24 +18,31 @@ CONFIG = "generation_config.json"
 # What `generate` does where neither its caller nor the checkpoint says otherwise.
 DEFAULTS = {
     "max_new_tokens": 64,
+    "min_new_tokens": 0,
     "temperature": 0.0,
     "top_k": 0,
     "top_p": 1.0,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
     "num_beams": 1,
     "length_penalty": 1.0,
+    "early_stopping": False,
 }
+EARLY_STOPPING = (False, True, "never")
 
 # What an option must be: a test of its values, and the words for it.
 RULES = {
     "max_new_tokens": (lambda x: x >= 1, "at least 1"),
+    "min_new_tokens": (lambda x: x >= 0, "at least 0"),
     "temperature": (lambda x: x >= 0, "at least 0 (0 takes the likeliest token)"),
     "top_k": (lambda x: x >= 0, "at least 0 (0 is all tokens)"),
     "top_p": (lambda x: (x > 0) & (x <= 1), "more than 0 and at most 1 (1 is all tokens)"),
     "min_p": (lambda x: (x >= 0) & (x <= 1), "from 0 to 1 (0 is all tokens)"),
     "repetition_penalty": (lambda x: x > 0, "more than 0 (1 is no penalty)"),
+    "no_repeat_ngram_size": (lambda x: x >= 0, "at least 0 (0 lets all come again)"),
     "num_beams": (lambda x: x >= 1, "at least 1 (1 is no search)"),
+    "early_stopping": (lambda x: x.tolist() in EARLY_STOPPING, 'False, True or "never"'),
     "num_sequences": (lambda x: x >= 1, "at least 1"),
 }
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or not yet
@@ -113,7 +120,11 @@ class Generative(Pretrained):
 
     @property
     def defaults(self):
-        """What options of `generate` are where its caller doesn't say: dict, value by name."""
+        """What options of `generate` are where its caller doesn't say: dict, value by name.
+
+        A checkpoint may add `min_length`: as `min_new_tokens`, with the tokens of the prompt, or
+        with the one that an answer begins with.
+        """
         of_answer = "decoder_token_ids" in self.input
         return {**DEFAULTS, **theirs.options(self.generation_config, of_answer)}
 
@@ -124,6 +135,8 @@ class Generative(Pretrained):
         # Draw texts, or search for the likeliest: what is asked for rules out the other's default.
         if np.any(np.asarray(given.get("temperature", 0)) > 0):
             defaults["num_beams"] = 1
+        if "min_new_tokens" in given:
+            defaults.pop("min_length", None)
         if given.get("num_beams", 1) > 1:
             defaults["temperature"] = 0.0
         return {name: given.get(name, default) for name, default in defaults.items()}
@@ -138,8 +151,11 @@ class Generative(Pretrained):
         top_p=None,
         min_p=None,
         repetition_penalty=None,
+        no_repeat_ngram_size=None,
+        min_new_tokens=None,
         num_beams=None,
         length_penalty=None,
+        early_stopping=None,
         num_sequences=1,
         stop=(),
         seed=0,
@@ -166,10 +182,16 @@ class Generative(Pretrained):
                 the likeliest.
             repetition_penalty: float, by default 1: more than 1 makes what was there before less
                 likely.
+            no_repeat_ngram_size: int, by default 0: no run of so many tokens comes twice, of the
+                prompt (not of a text that is answered) and what is new; 0 is no such rule.
+            min_new_tokens: int, by default 0: before so many, no token ends a text.
             num_beams: int, how many texts are followed at once to find a likelier one as a whole;
                 1, the default, for none. Needs `temperature` 0.
             length_penalty: float, by default 1: with beams, more than 0 favours longer texts, less
                 shorter ones.
+            early_stopping: bool or `"never"`, by default False: when a search with beams ends that
+                has found as many texts as it has beams: True, at once; False, where none of those
+                that go on is better by now; `"never"`, where none can get better.
             num_sequences: int, texts for each prompt: with beams the best ones, else drawn with
                 `seed`, `seed + 1`, ….
             stop: sequence of str and int: strings and tokens that end a text, beside the model's
@@ -208,8 +230,11 @@ class Generative(Pretrained):
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            min_new_tokens=min_new_tokens,
             num_beams=num_beams,
             length_penalty=length_penalty,
+            early_stopping=early_stopping,
         )
         settings["seed"] = seed
         _check(dict(settings, num_sequences=num_sequences))
@@ -245,6 +270,8 @@ class Generative(Pretrained):
         top_p=None,
         min_p=None,
         repetition_penalty=None,
+        no_repeat_ngram_size=None,
+        min_new_tokens=None,
         stop=(),
         seed=0,
         truncate=False,
@@ -254,7 +281,7 @@ class Generative(Pretrained):
         Args:
             prompt: str, or list of token ids.
             max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty: of `generate`.
-            stop, seed, truncate: of `generate`.
+            no_repeat_ngram_size, min_new_tokens, stop, seed, truncate: of `generate`.
 
         Yields:
             str, never empty, whole characters: together the text that `generate` gives without
@@ -277,6 +304,8 @@ class Generative(Pretrained):
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            min_new_tokens=min_new_tokens,
         )
         settings["seed"] = seed
         _check(settings)
@@ -338,7 +367,7 @@ class Generative(Pretrained):
 
     def _run(self, prompts, max_new_tokens, settings, stop, truncate, search):
         """The prompts' token ids, and the states of the loop over them."""
-        count = len(prompts)
+        count, settings = len(prompts), as_numbers(settings)
         settings = {name: _for_each(name, value, count) for name, value in settings.items()}
         most = _for_each("max_new_tokens", max_new_tokens, count)
         rows = [self._row(prompt) for prompt in prompts]
@@ -464,6 +493,19 @@ class Generative(Pretrained):
         if not whole.startswith(before):  # the first new tokens complete a character
             before = before.rstrip(BROKEN)
         return whole[len(before) :]
+
+
+def as_numbers(options):
+    """Turn options of `generate` into settings of the loop.
+
+    Args:
+        options: dict, value by name.
+
+    Returns:
+        dict, `early_stopping` as its place in `EARLY_STOPPING`, and the others as they are.
+    """
+    early = EARLY_STOPPING.index(options["early_stopping"])
+    return {**options, "early_stopping": early}
 
 
 def _check(options):

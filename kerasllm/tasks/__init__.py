@@ -38,7 +38,6 @@ TASKS = {
     "text_classification": text_classification,
     "multi_label": multi_label,
     "text_regression": text_regression,
-    "similarity": similarity,
     "token_classification": token_classification,
     "question_answering": question_answering,
     "translation": translation,
@@ -51,6 +50,7 @@ TASKS = {
     "chat": chat,
     "denoising": denoising,
     "contrastive": contrastive,
+    "similarity": similarity,
 }
 
 
@@ -67,6 +67,19 @@ def task_of(model):
     if named is not None and isinstance(model, named.MODEL):
         return named
     return next((task for task in TASKS.values() if isinstance(model, task.MODEL)), None)
+
+
+def name_of(model):
+    """Return the name of the task that a model is for, as `task_of` has it.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        str, or None where no task trains models of its class.
+    """
+    found = task_of(model)
+    return next((name for name, task in TASKS.items() if task is found), None)
 
 
 def task_named(name):

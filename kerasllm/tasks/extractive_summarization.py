@@ -96,16 +96,31 @@ def predict(model, rows, *, max_length=None, batch_size=32, num_sentences=1):
     Returns:
         list of lists of `(sentence, score)`, str and float, in the order of the text.
     """
-    parts = [sentences(row["source"]) for row in rows]
-    words = token_classification.predict(
-        model, [{"tokens": each} for each in parts], max_length=max_length, batch_size=batch_size
+    parts = [{"tokens": sentences(row["source"])} for row in rows]
+    tagged = token_classification.predict(
+        model, parts, max_length=max_length, batch_size=batch_size
     )
-    found = []
-    for row in words:
-        scores = np.array([_score(word) for word in row])
-        chosen = np.sort(np.argsort(-scores, kind="stable")[:num_sentences])
-        found.append([(row[i].text, float(scores[i])) for i in chosen])
-    return found
+    scored = [[(word.text, _score(word)) for word in row] for row in tagged]
+    return [chosen(row, num_sentences) for row in scored]
+
+
+def chosen(scored, num_sentences=1):
+    """Choose the likeliest sentences of a text.
+
+    Args:
+        scored: list of `(sentence, score)`, str and float, all of the text.
+        num_sentences: int, how many are chosen.
+
+    Returns:
+        list of these, in the order of the text.
+
+    Example:
+        >>> chosen([("A.", 0.1), ("B.", 0.9), ("C.", 0.5)], 2)
+        [('B.', 0.9), ('C.', 0.5)]
+    """
+    scores = np.array([score for _, score in scored])
+    best = np.sort(np.argsort(-scores, kind="stable")[:num_sentences])
+    return [scored[i] for i in best]
 
 
 def answers(model, rows, outputs):

@@ -161,6 +161,12 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
             rust.post_processor = processors.RobertaProcessing(*around, add_prefix_space=False)
         return cls(json.loads(rust.to_str()), special_tokens=special_tokens)
 
+    @property
+    def prefix_is_kept(self):
+        """Whether the offsets of `windows` count the space that is put before a text, bool."""
+        processor = json.loads(self._rust.to_str())["post_processor"] or {}
+        return self._steps[1][-1]["add_prefix_space"] and not processor.get("add_prefix_space")
+
     def _graph_class(self):
         from kerasllm.tokenizers.byte_level_bpe_in_graph import ByteLevelBPEInGraph
 

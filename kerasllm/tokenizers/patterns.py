@@ -61,6 +61,19 @@ def white_space():
     return _ranges(r"\s")
 
 
+def characters(pattern):
+    r"""Gives the characters that match a pattern of one character in Python's `re`, for RE2.
+
+    Args:
+        pattern: str, such as `r"\w"`.
+
+    Returns:
+        str, a class of characters.
+    """
+    chars = "".join([*_characters(), "a"])
+    return f"[{_as_ranges(set(map(ord, re.findall(pattern, chars))))}]"
+
+
 def _written_out(pattern):
     """`pattern` with classes of characters written out, and classes in classes made one."""
     parts, depth = [], 0

@@ -71,6 +71,7 @@ export class Model {
 
 /** Write on from tokens, until one of `stopIds` comes, or the cache is full: the likeliest ones. */
 export async function* generate(model, ids, stopIds = [], most = 64) {
+  if (!ids.length) throw new RangeError("There must be at least one token to write on from.");
   await model.read(ids.slice(0, -1));
   let token = ids.at(-1);
   for (let count = 0; count < most; count++) {

@@ -164,8 +164,9 @@ def _shape_and_numbers(values):
 
 def _nested(flat, shape):
     """The inverse of `_shape_and_numbers`."""
-    for size in reversed(shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)]
+    for axis in range(len(shape) - 1, 0, -1):
+        size = shape[axis]  # maybe 0
+        flat = [flat[i * size : (i + 1) * size] for i in range(math.prod(shape[:axis]))]
     return flat
 
 

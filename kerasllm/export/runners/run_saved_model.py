@@ -42,7 +42,9 @@ def main(question, answer):
 
 
 def _to_bytes(strings):
-    return [string.encode("latin-1") for string in strings]
+    if isinstance(strings, list):
+        return [_to_bytes(item) for item in strings]
+    return strings.encode("latin-1")
 
 
 def _to_list(value):
