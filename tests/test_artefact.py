@@ -69,14 +69,6 @@ def test_a_file_of_a_language_model_is_refused(tmp_path):
         load_artefact(path)
 
 
-def test_an_artefact_of_an_older_release_is_a_classifier(exported, expected, tmp_path):
-    shutil.copytree(exported.saved_model / "1", tmp_path / "1")
-    (tmp_path / "1" / "assets.extra" / "task.json").unlink()
-    artefact = load_artefact(tmp_path)
-    assert artefact.task == "text_classification"
-    np.testing.assert_allclose(artefact.predict(TEXTS), expected, atol=1e-5)
-
-
 def test_text_is_tokenized_as_the_model_was_trained(tmp_path):
     model = tiny_classifier(lowercase=False)
     to_tflite(model, tmp_path / "cased.tflite", max_length=24, texts=["It was dull."])

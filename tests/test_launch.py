@@ -12,7 +12,11 @@ import pytest
 
 from kerasllm.launch import launch
 
-LAUNCH = "from kerasllm.launch import launch\nraise SystemExit(launch({command}, {options}))"
+# What starts a test run in the background may have it ignore SIGINT, which a child inherits.
+LAUNCH = """import signal
+from kerasllm.launch import launch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise SystemExit(launch({command}, {options}))"""
 
 
 @pytest.fixture

@@ -282,22 +282,27 @@ def test_ctrl_c_leaves_neither_files_nor_processes(target, tmp_path):
     for name in ("run_saved_model.py", "run_tflite.py"):
         (runners / name).write_text(sleeper)
     script = f"""
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, it may be ignored
 sys.path[:0] = {[str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1])]}
 from kerasllm.export import TARGETS, verify
 from tiny_classifier import tiny_classifier
 verify.RUNNERS = pathlib.Path({str(runners)!r})
 TARGETS[{target!r}](tiny_classifier(), {str(out / "tiny")!r}, max_length=16)
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (started.exists() and started.read_text()):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert any(out.rglob("*"))  # there is something to clean up
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (started.exists() and started.read_text()):
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert any(out.rglob("*"))  # there is something to clean up
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode != 0
     assert "KeyboardInterrupt" in said
     assert [path for path in out.rglob("*") if path.is_file()] == []

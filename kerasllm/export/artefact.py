@@ -65,12 +65,11 @@ def load_artefact(path):
 def _facts(folder):
     """Of an artefact's extra files: the task or None, labels, and whether Chinese is split."""
     found, labels = {}, ()
-    if (folder / LABELS_FILE).is_file():  # alone, it is of a release that knew one task
-        found["task"] = "text_classification"
+    if (folder / LABELS_FILE).is_file():
         lines = (folder / LABELS_FILE).read_text(encoding="utf-8")
         labels = tuple(lines.removesuffix("\n").split("\n"))
     if (folder / TASK_FILE).is_file():
-        found |= json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
     return found.get("task"), labels, found.get("split_cjk", False)
 
 
@@ -227,7 +226,7 @@ class GeneratorArtefact(SavedModelArtefact):
         folder: path of the version.
 
     Attributes:
-        task: str, a name in `kerasllm.tasks.TASKS`, or None, of an artefact of an older release.
+        task: str, a name in `kerasllm.tasks.TASKS`.
         options: dict, what `generate` may be told, and what it does by default.
         chats: bool, whether it has a chat template.
 
