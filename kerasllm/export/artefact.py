@@ -118,10 +118,14 @@ class SavedModelArtefact:
                 name: self._tf.constant(_padded([values[i] for i in rows]), "string")
                 for name, values in texts.items()
             }
-            outputs = self._loaded.signatures[signature](**inputs)
-            columns = [_plain(output.numpy().tolist()) for output in outputs.values()]
-            found += [dict(zip(outputs, row)) for row in zip(*columns)]
+            found += _rows_of(self._loaded.signatures[signature](**inputs))
         return found
+
+
+def _rows_of(outputs):
+    """Outputs of a signature, a dict by name for each row."""
+    columns = [_plain(output.numpy().tolist()) for output in outputs.values()]
+    return [dict(zip(outputs, row)) for row in zip(*columns)]
 
 
 def _checked_rows(rows):
@@ -330,13 +334,7 @@ class GeneratorArtefact(SavedModelArtefact):
         inputs = {name: self._tf.constant(value, "string") for name, value in texts.items()}
         for name, value in {**self.options, **options}.items():
             inputs[name] = self._tf.constant(np.ravel(value), self._dtypes[name])
-        outputs = self._loaded.signatures[signature](**inputs)
-        found = {name: output.numpy().tolist() for name, output in outputs.items()}
-        rows = [dict(zip(found, row)) for row in zip(*found.values())]
-        return [
-            {name: v.decode() if isinstance(v, bytes) else v for name, v in row.items()}
-            for row in rows
-        ]
+        return _rows_of(self._loaded.signatures[signature](**inputs))
 
 
 def _asked(row):

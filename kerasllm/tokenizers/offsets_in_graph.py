@@ -1,13 +1,18 @@
 """Where in its text each token stands, inside a graph."""
 
+import functools
+
 import tensorflow as tf
 
 from kerasllm.tokenizers.byte_level_bpe import ByteLevelBPETokenizer
 from kerasllm.tokenizers.splitting_in_graph import valid
 from kerasllm.tokenizers.wordpiece import WordPieceTokenizer
 
-# What `str.isspace` takes for white space.
-SPACES = [code for code in range(0x110000) if chr(code).isspace()]
+
+@functools.cache
+def _spaces():
+    """The code points that `str.isspace` takes for white space."""
+    return [code for code in range(0x110000) if chr(code).isspace()]
 
 
 class OffsetsInGraph(tf.Module):
@@ -117,7 +122,7 @@ def _bytes(tokenizer, in_graph, texts, chars):
 def _trimmed(starts, ends, chars):
     """`tokenizers.windows._trimmed`, for all texts at once."""
     code = tf.strings.unicode_decode(chars, "UTF-8").values  # each is one character
-    solid = ~tf.reduce_any(code[:, None] == tf.constant(SPACES), axis=1)
+    solid = ~tf.reduce_any(code[:, None] == tf.constant(_spaces()), axis=1)
     places = tf.cast(tf.where(solid)[:, 0], tf.int32)  # of what is no white space, in turn
     count = tf.cumsum(tf.cast(solid, tf.int32))
     before = tf.concat([[0], places + 1], 0)

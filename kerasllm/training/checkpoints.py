@@ -19,7 +19,6 @@ from kerasllm.weights import read_json
 logger = logging.getLogger("kerasllm")
 
 ARRAYS, STATE = "arrays.safetensors", "state.json"
-DAMAGE = (OSError, ValueError, KeyError)  # what reading a checkpoint fails with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +54,7 @@ def save_state(state, folder, number, keep):
     """
     place = folder / f"step-{number:010}"
     fields = {name: value for name, value in vars(state).items() if name != "arrays"}
-    if place.exists():
-        if _is_whole(place):  # the last step of an epoch is the end of it, too
-            return
+    if place.exists():  # damaged, or the run would have gone on from there
         shutil.rmtree(place)
     try:
         with whole(place) as aside:
@@ -90,16 +87,9 @@ def load_state(folder):
     for place in reversed(_places(folder)):
         try:
             return _read(place)
-        except DAMAGE as error:
+        except (OSError, ValueError, KeyError) as error:
             logger.warning("`%s` is damaged and passed over for the one before: %s", place, error)
     return None
-
-
-def _is_whole(place):
-    try:
-        return bool(_read(place))
-    except DAMAGE:
-        return False
 
 
 def _read(place):
@@ -153,6 +143,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._figures = {name: list(values) for name, values in self.history.items()}
         self._left = self.state.step if self.state else 0  # steps done before, now passed over
+        self._saved = self.epoch * self.params["steps"] + self._left
         self._build()
         if self.state is None:
             return
@@ -201,6 +192,10 @@ class Checkpoints(keras.callbacks.Callback):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _save(self, epoch, step):
+        number = epoch * self.params["steps"] + step
+        if number == self._saved:  # the last step of an epoch is the end of it, too
+            return
+        self._saved = number
         # Every worker takes part, because a metric's value is a sum over all of them.
         arrays = {name: variable.numpy() for name, variable in _variables(self.model).items()}
         watcher = {}
@@ -216,7 +211,6 @@ class Checkpoints(keras.callbacks.Callback):
             self._figures,
             watcher,
         )
-        number = epoch * self.params["steps"] + step
         save_state(state, self.folder, number, self.keep)
 
     def _restore(self):
