@@ -342,6 +342,11 @@ def _load(name):
     if artefact is None:
         model = load_model(name)
         return model, name_of(model)
+    if artefact.task is None:
+        raise ValueError(
+            f"`model` must be an artefact that knows its task. Received: {name}, which has no "
+            "task.json (export the model again)."
+        )
     return artefact, artefact.task
 
 
