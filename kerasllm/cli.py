@@ -18,6 +18,7 @@ import kerasllm
 from kerasllm.quiet import quiet
 
 DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
+EARLY_STOPPING = {"false": False, "true": True, "never": "never"}
 
 
 @contextlib.contextmanager
@@ -334,9 +335,15 @@ def generation_options(function):
 @click.argument("prompts", nargs=-1)
 @generation_options
 @click.option("--num-beams", type=int, help="Texts followed at once, for a likelier one.")
+@click.option(
+    "--early-stopping",
+    type=click.Choice(tuple(EARLY_STOPPING)),
+    callback=lambda _, __, value: EARLY_STOPPING.get(value),
+    help="End beams once there are as many texts (true), or when none can get better (never).",
+)
 @click.option("--num-sequences", type=int, help="Texts for each prompt.")
 @as_json
-def generate(model, prompts, num_beams, num_sequences, as_json, **options):
+def generate(model, prompts, num_beams, early_stopping, num_sequences, as_json, **options):
     """Write on from PROMPTS with MODEL, or answer them (translations, summaries).
 
     Without PROMPTS, each line of standard input is one. A text appears as it is written.
@@ -348,7 +355,8 @@ def generate(model, prompts, num_beams, num_sequences, as_json, **options):
     if not prompts:
         raise click.UsageError("There are no prompts: give some, or lines on standard input.")
     options = _given(options)
-    search = _given({"num_beams": num_beams, "num_sequences": num_sequences})
+    search = {"num_beams": num_beams, "early_stopping": early_stopping}
+    search = _given({**search, "num_sequences": num_sequences})
     runs = _runs()
     model = runs.writer(model)
     if as_json:

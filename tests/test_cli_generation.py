@@ -50,6 +50,27 @@ def test_generate_streams_what_the_model_writes(gpt):
     assert json.loads(several)[0]["texts"][0] == wanted
 
 
+def test_generate_ends_a_search_as_it_is_told(gpt, monkeypatch):
+    folder, model = gpt
+    asked = []
+    generate = CausalLM.generate
+
+    def remembered(self, prompts, **options):
+        asked.append(options.get("early_stopping", "not given"))
+        return generate(self, prompts, **options)
+
+    monkeypatch.setattr(CausalLM, "generate", remembered)
+    options = ("--max-new-tokens", 6, "--num-beams", 2)
+    for text, value in (("true", True), ("false", False), ("never", "never")):
+        wanted = generate(model, "To be", 6, num_beams=2, early_stopping=value)
+        found = call("generate", folder, "To be", *options, "--early-stopping", text)
+        assert found == f"{wanted}\n"
+    call("generate", folder, "To be", *options)
+    assert asked == [True, False, "never", "not given"]
+    found = CliRunner().invoke(main, ["generate", str(folder), "a", "--early-stopping", "soon"])
+    assert found.exit_code == 2 and "'soon' is not one of" in found.stderr
+
+
 def test_generate_says_what_is_wrong(gpt):
     found = CliRunner().invoke(main, ["generate", str(gpt[0]), "a", "--top-p", "2"])
     assert found.exit_code == 1

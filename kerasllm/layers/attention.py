@@ -6,7 +6,7 @@ import contextvars
 import keras
 from keras import ops
 
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.dense import Dense, shape_of
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import alibi_bias, real_positions
 
@@ -171,8 +171,10 @@ def _in_heads(x, heads):
     """Join or part neighbouring heads: `(batch, heads, rows, width)` of as many `heads`."""
     if x.shape[1] == heads:
         return x
-    batch_size, before, rows, width = ops.shape(x)
-    return ops.reshape(x, (batch_size, heads, before * rows // heads, width))
+    batch_size, before, rows, width = shape_of(x)
+    if not (isinstance(rows, int) and rows < 0):
+        rows = before * rows // heads
+    return ops.reshape(x, (batch_size, heads, rows, width))
 
 
 def separate_heads(x, batch_size, projection_dim):
@@ -186,8 +188,7 @@ def separate_heads(x, batch_size, projection_dim):
     Returns:
         float `(batch, heads, length, projection_dim)`.
     """
-    # The length by its value: of a batch without rows, TensorFlow can't tell what -1 would be.
-    shape = (batch_size, ops.shape(x)[1], x.shape[-1] // projection_dim, projection_dim)
+    shape = (batch_size, shape_of(x)[1], x.shape[-1] // projection_dim, projection_dim)
     return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
 
 
@@ -201,7 +202,7 @@ def join_heads(x, batch_size):
     Returns:
         float `(batch, length, heads * projection_dim)`.
     """
-    shape = (batch_size, ops.shape(x)[2], x.shape[1] * x.shape[3])
+    shape = (batch_size, shape_of(x)[2], x.shape[1] * x.shape[3])
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), shape)
 
 
@@ -389,7 +390,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         Returns:
             The pair `(key, value)`, both float `(batch, heads, key, projection_dim)`.
         """
-        batch_size = ops.shape(context)[0]
+        batch_size = shape_of(context)[0]
         key = self.separate_heads(self.key_dense(context), batch_size)
         value = self.separate_heads(self.value_dense(context), batch_size)
         return key, value
@@ -403,7 +404,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         position=None,
         training=None,
     ):
-        batch_size = ops.shape(inputs)[0]
+        batch_size = shape_of(inputs)[0]
         query = self.separate_heads(self.query_dense(inputs), batch_size)
         if cache is None:
             key, value = self.keys_and_values(inputs if context is None else context)

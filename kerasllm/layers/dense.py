@@ -4,6 +4,29 @@ import keras
 from keras import ops
 
 
+def shape_of(x):
+    """The shape of a tensor, as `ops.reshape` takes it, computed only where it must be.
+
+    Where one axis alone is not known beforehand, such as the batch in a step of a loop, it is -1,
+    which costs nothing: reading its length would take several operations each time.
+
+    Args:
+        x: tensor.
+
+    Returns:
+        tuple of int, or of scalar int tensors where several axes are unknown.
+
+    Example:
+        >>> shape_of(np.zeros((2, 3))), shape_of(keras.Input((3, 4)))
+        ((2, 3), (-1, 3, 4))
+    """
+    unknown = [length is None for length in x.shape]
+    # Of no rows, TensorFlow can tell what -1 is by what is known, unless that is 0 too.
+    if sum(unknown) == 1 and 0 not in x.shape:
+        return tuple(-1 if length is None else length for length in x.shape)
+    return tuple(ops.shape(x))
+
+
 @keras.saving.register_keras_serializable(package="kerasllm")
 class Dense(keras.layers.Dense):
     """`keras.layers.Dense`, computed as a product of two matrices whatever the input's rank.
@@ -40,7 +63,7 @@ class Dense(keras.layers.Dense):
         return x if self.bias is None else ops.add(x, self.bias)
 
     def call(self, inputs, training=None):
-        *batch, width = ops.shape(inputs)
+        *batch, width = shape_of(inputs)
         x = self.affine(ops.reshape(inputs, (-1, width)), training)  # (rows, units)
         if self.activation is not None:
             x = self.activation(x)

@@ -9,7 +9,7 @@ from kerasllm.layers.attention import (
     separate_heads,
     write_cache,
 )
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.dense import Dense, shape_of
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import rotate
 from kerasllm.layers.transformer_block import activation_function
@@ -133,7 +133,7 @@ class RotaryAttention(keras.layers.Layer):
         position=None,
         training=None,
     ):
-        batch_size = ops.shape(inputs)[0]
+        batch_size = shape_of(inputs)[0]
         query, key, value = (
             separate_heads(dense(inputs), batch_size, self.projection_dim)
             for dense in (self.query_dense, self.key_dense, self.value_dense)
