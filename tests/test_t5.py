@@ -18,7 +18,7 @@ from kerasllm.backbones import T5, EncoderDecoder, T5Stack, Transformer, backbon
 from kerasllm.config import T5Config, TransformerConfig
 from kerasllm.layers import GatedFeedForward, RelativeAttentionBias, T5Attention, T5Block
 from kerasllm.layers.position import distance_buckets
-from kerasllm.models import Seq2SeqLM
+from kerasllm.models import Seq2SeqLM, TokenClassifier
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "families"
 TOLERANCE = 1e-5
@@ -452,3 +452,20 @@ def test_deeper_in_one_of_the_stacks():
     assert (fields["num_layers"], fields["num_decoder_layers"]) == (2, 1)
     config = families.config_from_hf({**fields, "num_decoder_layers": None})[1]
     assert config == dataclasses.replace(T5Config(40, **SIZES), num_decoder_layers=2)
+
+
+def test_a_head_on_the_encoder_alone(tmp_path):
+    folder = FIXTURES / "t5" / "seq2seq_lm"
+    whole = Seq2SeqLM.from_pretrained(folder)
+    model = TokenClassifier.from_pretrained(folder, num_classes=3, fresh_head=True)
+    inputs = of_encoder(batch())
+    assert type(model.backbone) is T5Stack
+    np.testing.assert_array_equal(model.backbone(inputs), whole.backbone.encode(inputs))
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["num_decoder_layers"] == 0
+    again = TokenClassifier.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+    shared = TokenClassifier(3, whole.backbone.encoder, family="t5")
+    assert shared.backbone is whole.backbone.encoder
+    with pytest.raises(ValueError, match="`backbone` must be an encoder alone .* Received: a T5 "):
+        TokenClassifier(3, whole.backbone, family="t5")

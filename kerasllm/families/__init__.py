@@ -190,6 +190,19 @@ def head(family, name):
     return FAMILIES[family].HEADS[name]
 
 
+def head_config(config, head):
+    """Say what the backbone below a head is.
+
+    Args:
+        config: config of a backbone of the family.
+        head: `Head`.
+
+    Returns:
+        The config; where the encoder is the whole backbone, without a decoder.
+    """
+    return dataclasses.replace(config, num_decoder_layers=0) if head.encoder else config
+
+
 def head_of(fields):
     """Return the name of the head that a Hugging Face config speaks of.
 
@@ -327,9 +340,13 @@ def name_map(name, head, config):
     """
     module = FAMILIES[name]
     paths = dict(module.HEADS[head].layers) if head else {}
+    encoder = head is not None and module.HEADS[head].encoder
     for ours, theirs in module.BACKBONE.items():
+        if encoder and ours.startswith("decoder."):
+            continue
+        path = ours.removeprefix("encoder.") if encoder else ours
         for i in range(_count(ours, config)):
-            paths["backbone." + ours.format(i=i)] = _numbered(theirs, i, config)
+            paths["backbone." + path.format(i=i)] = _numbered(theirs, i, config)
     own = prefix(name, head)
     if own == module.PREFIX:
         return paths
@@ -387,9 +404,11 @@ def ignored_tensors(name, head):
         head: str or None, the model's own head, a name in the family's `HEADS`.
 
     Returns:
-        tuple of regular expressions: the family's own list, and all of its other heads.
+        tuple of regular expressions: the family's own list, and all of its other heads; for an
+        encoder, the decoder too.
     """
     module = FAMILIES[name]
+    decoder = (r"decoder\..*",) if head and module.HEADS[head].encoder else ()
     own = {_name(stored) for stored in module.HEADS[head].layers.values()} if head else set()
     others = {
         _name(stored)
@@ -397,7 +416,8 @@ def ignored_tensors(name, head):
         for stored in other.layers.values()
         if _name(stored) not in own
     }
-    return (*module.IGNORED_TENSORS, *(re.escape(other) + r"(\..*)?" for other in sorted(others)))
+    heads = (re.escape(other) + r"(\..*)?" for other in sorted(others))
+    return (*module.IGNORED_TENSORS, *decoder, *heads)
 
 
 def _name(stored):

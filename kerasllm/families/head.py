@@ -12,9 +12,11 @@ class Head(NamedTuple):
         options: dict, keyword arguments of our model class: the mathematics of this family's head.
         prefix: str or None, how its checkpoints begin the backbone's names; None for the family's
             `PREFIX`.
+        encoder: bool, whether the encoder of an encoder–decoder is the whole backbone.
     """
 
     architecture: str
     layers: dict
     options: dict = {}
     prefix: str | None = None
+    encoder: bool = False

@@ -24,7 +24,7 @@ FIELDS = {
 SETTINGS = dict(tie_embedding=False)
 FIXED_FIELDS = t5.FIXED_FIELDS
 # `transformers` 5 writes that all are tied, and reads a head of its own all the same.
-IGNORED_FIELDS = {"tie_word_embeddings"}
+IGNORED_FIELDS = {*t5.IGNORED_FIELDS, "tie_word_embeddings"}
 IGNORED_TENSORS = t5.IGNORED_TENSORS
 PREFIX = t5.PREFIX
 BACKBONE = t5.BACKBONE

@@ -90,8 +90,8 @@ FIELDS = {
     "scale_decoder_outputs": ("scale_decoder_outputs", None),
 }
 SETTINGS = {}
-FIXED_FIELDS = {"is_encoder_decoder": True, "is_decoder": False}
-IGNORED_FIELDS = set()
+FIXED_FIELDS = {"is_decoder": False}
+IGNORED_FIELDS = {"is_encoder_decoder"}  # false where a head has the encoder alone
 # The token table under its other names, a table that the first version of the code had, and the
 # head where it is the token table.
 IGNORED_TENSORS = (
@@ -158,6 +158,12 @@ def heads(name):
             {"pooler": "classification_head.dense", "classifier": "classification_head.out_proj"},
             {"token": "end", "activation": "tanh", "dropout_first": True, **reread},
             prefix="transformer.",
+        ),
+        "token_classifier": Head(
+            f"{name}ForTokenClassification",
+            {"classifier": "classifier"},
+            prefix="transformer.",
+            encoder=True,
         ),
         "span_labeler": Head(f"{name}ForQuestionAnswering", {"span": "qa_outputs"}, reread),
     }

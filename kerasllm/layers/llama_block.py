@@ -1,7 +1,6 @@
 """The block of LLaMA and its kin: rotary positions, grouped queries, RMSNorm, a gated FFN."""
 
 import keras
-from keras import ops
 
 from kerasllm.layers.attention import (
     dot_product_attention,

@@ -88,10 +88,17 @@ class Pretrained(keras.Model):
                 "`family` must be given with a backbone or config of one's own. Received: None. "
                 f"Families: {', '.join(families.FAMILIES)}."
             )
-        options = dict(families.head(family, self.HEAD).options)
+        head = families.head(family, self.HEAD)
+        options = dict(head.options)
         self.reread = options.pop("reread", None)
         if not isinstance(backbone, keras.Model):
-            backbone = backbone_of(backbone, dtype=dtype, name="backbone")
+            config = families.head_config(backbone, head)
+            backbone = backbone_of(config, dtype=dtype, name="backbone")
+        elif head.encoder and hasattr(backbone, "decoder"):
+            raise ValueError(
+                f"`backbone` must be an encoder alone for the {self.HEAD} of {family}. Received: a "
+                f"{type(backbone).__name__} (give its `encoder`)."
+            )
         self.backbone = backbone
         self.family = family
         self.config = backbone.config
@@ -219,7 +226,8 @@ class Pretrained(keras.Model):
         else:
             family, config = families.config_from_hf(fields)
             head, tokenizer = {}, load_tokenizer(folder)
-        families.head(family, cls.HEAD)  # before anything large is made
+        # Before anything large is made; the family may have no such head.
+        config = families.head_config(config, families.head(family, cls.HEAD))
         # Random numbers would take longer than the checkpoint, which has all of them anyway.
         backbone = backbone_of(config, initializer="zeros", dtype=dtype, name="backbone")
         special_ids = {name: fields.get(f"{name}_token_id") for name in SPECIAL}
