@@ -1,16 +1,10 @@
-// Writes on from a prompt in this browser: a .tflite file of kerasllm, LiteRT.js, and the loop.
-import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
-import { Tokenizer } from "@huggingface/tokenizers";
+// The loop over a language model's .tflite file of kerasllm: tokens in, tokens out.
 
-/** A .tflite file with the signatures `prefill_<length>` and `decode`. */
+/** The signatures `prefill_<length>` and `decode`, and the class of the tensors that they take. */
 export class Model {
-  static async load(file) {
-    await loadLiteRt("node_modules/@litertjs/core/wasm/");
-    return new Model(await loadAndCompile(file, { accelerator: "wasm" }));
-  }
-
-  constructor(compiled) {
-    this.signatures = compiled.signatures;
+  constructor(signatures, Tensor) {
+    this.signatures = signatures;
+    this.Tensor = Tensor;
     this.lengths = Object.keys(this.signatures)
       .filter((name) => name.startsWith("prefill_"))
       .map((name) => Number(name.split("_")[1]))
@@ -28,7 +22,7 @@ export class Model {
     this.cache = Object.fromEntries(
       this.rows.map(({ name, shape }) => [
         name,
-        new Tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape),
+        new this.Tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape),
       ])
     );
     this.position = 0;
@@ -58,9 +52,9 @@ export class Model {
   }
 
   async run(signature, ids) {
-    const tokens = new Tensor(Int32Array.from(ids), [1, ids.length]);
+    const tokens = new this.Tensor(Int32Array.from(ids), [1, ids.length]);
     const positions = Int32Array.from(ids, (_, i) => this.position + i);
-    const inputs = { tokens, input_pos: new Tensor(positions, [ids.length]), ...this.cache };
+    const inputs = { tokens, input_pos: new this.Tensor(positions, [ids.length]), ...this.cache };
     const { logits, ...cache } = await this.signatures[signature].run(inputs);
     Object.values(inputs).forEach((tensor) => tensor.delete()); // not collected by themselves
     this.cache = cache;
@@ -81,24 +75,4 @@ export async function* generate(model, ids, stopIds = [], most = 64) {
     yield token;
     if (model.position === model.most) return;
   }
-}
-
-/** Load model and tokenizer, and return a function from a prompt to the texts so far. */
-export async function load(file = "model.tflite") {
-  const [json, options, config] = await Promise.all(
-    ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map(async (name) =>
-      (await fetch(name)).json()
-    )
-  );
-  const tokenizer = new Tokenizer(json, options);
-  const model = await Model.load(file);
-  return async function* (prompt, most) {
-    const { ids } = tokenizer.encode(prompt, { add_special_tokens: false });
-    const found = [];
-    model.reset();
-    for await (const token of generate(model, [...config.bos_token_id, ...ids], config.eos_token_id, most)) {
-      found.push(token);
-      yield tokenizer.decode(found, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
-    }
-  };
 }
