@@ -150,6 +150,16 @@ def test_a_prompt_has_the_ids_of_the_tokenizer(tokenizer):
     assert chat.prompt_ids(tokenizer, messages) == tokenizer.encode_chat(messages)
 
 
+def test_a_tokenizer_without_special_tokens():
+    class Words:
+        special_vocab = {}
+
+        def encode(self, text):
+            return [len(word) for word in text.split()]
+
+    assert chat.prompt_ids(Words(), [{"role": "user", "content": "Hello you!"}]) == [4, 5, 9, 9]
+
+
 def test_long_dialogues_keep_their_end(model, tokenizer):
     long = {"prompt": "Who " * 200, "response": "A model."}
     inputs, targets, weights = chat.encode(model, [long])

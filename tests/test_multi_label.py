@@ -70,6 +70,11 @@ def test_labels_of_a_table_and_wrong_ones():
     assert multi_label.head([{"labels": "b| a"}, {"labels": ""}])["labels"] == ("a", "b")
     with pytest.raises(ValueError, match=r"rows\[1\]: `labels` must be some of a, b.*'c'"):
         multi_label.targets_of([{"labels": ["a"]}, {"labels": ["c"]}], ("a", "b"))
+    for wrong in (5, {"a": 1}):
+        with pytest.raises(ValueError, match="A row: `labels` must be a list"):
+            multi_label.head([{"labels": wrong}])
+    with pytest.raises(ValueError, match="`rows` must have labels. Received: 2 rows"):
+        multi_label.head([{"labels": []}, {"labels": ""}])
 
 
 def test_regression_learns_and_keeps_its_task(tmp_path):

@@ -1,6 +1,7 @@
 """Pretraining from plain text: what is read, what is hidden, what is lost, what is learnt."""
 
 import re
+import types
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ from kerasllm.models import (
 )
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.contrastive import ContrastiveLoss
-from kerasllm.tasks.language_modeling import Perplexity
+from kerasllm.tasks.language_modeling import Perplexity, scores
 from kerasllm.tokenizers import ByteLevelBPETokenizer, SentencePieceTokenizer, WordPieceTokenizer
 from kerasllm.training import fit
 
@@ -92,7 +93,7 @@ def test_pieces_are_the_file(tmp_path, monkeypatch):
     content = text() + "\n\n" + "word " * 900 + "\n" + "好" * 2000 + "\r\n \r\nend"
     path = tmp_path / "a.txt"
     path.write_bytes(content.encode())
-    count, read = texts._pieces(path, True)
+    count, read = texts._pieces(path)
     pieces = [read(tf.constant(i)).numpy() for i in range(count)]
     assert b"".join(pieces) == content.encode()
     assert count > 8
@@ -164,10 +165,10 @@ def test_lists_of_texts_and_of_paths(tmp_path):
     path = tmp_path / "a b.txt"
     path.write_text("one\n\ntwo")
 
-    def parts(source, **options):
+    def parts(source, blank_lines=True, **options):
         data = stream(
             source,
-            lambda piece, seed: {"text": documents(piece, options.get("blank_lines", True))},
+            lambda piece, seed: {"text": documents(piece, blank_lines)},
             lambda rows, _: rows["text"],
             batch_size=9,
             training=False,
@@ -179,8 +180,14 @@ def test_lists_of_texts_and_of_paths(tmp_path):
     assert parts(["one", "two"]) == parts(["one\n\ntwo"]) == [b"one", b"two"]
     assert parts(path, blank_lines=False) == [b"one\n\ntwo"]
     assert parts(["one\n\ntwo", "three"], blank_lines=False) == [b"one\n\ntwo", b"three"]
+    assert parts([{"text": "no_such_file.txt"}]) == [b"no_such_file.txt"]
     with pytest.raises(FileNotFoundError, match="`source` must name text files"):
         parts(["no_such_file.txt"])
+    with pytest.raises(FileNotFoundError, match="a folder .ask for its files"):
+        parts(tmp_path)
+    for other in (["one", {"label": "x"}], ["one", path], [5]):
+        with pytest.raises(ValueError, match="`source` must be of texts"):
+            parts(other)
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ValueError, match="which is empty"):
         parts(tmp_path / "empty.txt")
@@ -190,6 +197,34 @@ def test_lists_of_texts_and_of_paths(tmp_path):
         parts(path, shard=(2, 2))
     with pytest.raises(ValueError, match="take fewer machines"):
         parts(path, shard=(2, 1))
+
+
+def test_small_files_are_put_together(tmp_path, wordpiece, monkeypatch):
+    given = [part.encode() for part in text().split("\n\n")]
+    given[1] = given[1].replace(b"\n", b"\r\n")
+    for i, part in enumerate(given):
+        ends = (b"\xef\xbb\xbf", b"\n") if i % 2 else (b"", b"")  # a byte order mark, a last end
+        (tmp_path / f"{i:02}.txt").write_bytes(ends[0] + part + ends[1])
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    (tmp_path / "folder.txt").mkdir()
+    pattern = str(tmp_path / "*.txt")
+    given[1] = given[1].replace(b"\r", b"")
+
+    def pieces():
+        count, read = texts._pieces(pattern)
+        return count, tf.function(read)
+
+    count, read = pieces()
+    assert count == 1
+    assert documents(read(0)).numpy().tolist() == given
+    assert documents(read(0), blank_lines=False).numpy().tolist() == given
+    assert texts.single_lines(read(0)).numpy().tolist() == b"\n".join(given).split(b"\n")
+    # So there are other documents for second texts to be of.
+    assert pair_rows(wordpiece, 40, blank_lines=False)(read(0), SEED)["exchanged"].numpy().any()
+    monkeypatch.setattr(texts, "PIECE_BYTES", 400)
+    count, read = pieces()
+    assert 5 < count < 40
+    assert [part for i in range(count) for part in documents(read(i)).numpy()] == given
 
 
 def test_a_service_makes_the_batches():
@@ -307,6 +342,12 @@ def test_the_order_of_sentences(wordpiece):
 def test_one_document_has_no_other(wordpiece):
     rows = batch_of(pair_rows(wordpiece, 20), text().split("\n\n")[0])
     assert not rows["exchanged"].any()
+
+
+@pytest.mark.parametrize("sentence_order", [False, True])
+def test_a_piece_may_be_blank(wordpiece, sentence_order):
+    rows = batch_of(pair_rows(wordpiece, 20, sentence_order=sentence_order), " \n\n")
+    assert {name: len(x) for name, x in rows.items()} == dict.fromkeys(rows, 0)
 
 
 # ------------------------------------------------------------------------------------ masks
@@ -467,6 +508,18 @@ def test_lines_and_pairs(wordpiece):
     rows = batch_of(line_rows(wordpiece, 8, pairs=True), "sun\tmoon\nno pair\nsea\triver\tx")
     assert rows["token_ids"].shape == (2, 2, 8)
     assert wordpiece.decode(rows["token_ids"][1, 1]) == "river"
+
+
+def test_pairs_are_in_all_rows_or_in_none(wordpiece):
+    model = SentenceEncoder(config(wordpiece), family="bert", tokenizer=wordpiece)
+    task = TASKS["contrastive"]
+    whole, half = {"text": "sun", "text_pair": "moon"}, {"text": "star"}
+    for rows in ([whole, half, whole], [half, whole, whole]):
+        for read in (task.dataset, task.predict):
+            with pytest.raises(ValueError, match=r"rows\[.\]: `text_pair` must be in all rows"):
+                read(model, rows)
+    assert task.predict(model, [whole, whole]).shape == (2, 2, 16)
+    assert task.predict(model, [half, half]).shape == (2, 1, 16)
 
 
 def test_begun():
@@ -651,6 +704,34 @@ def test_perplexity_is_that_of_keras_nlp():
 # ------------------------------------------------------------------------------------ models
 
 
+def test_scores_of_texts_leave_out_what_does_not_count():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(3, 6, 11)).astype("float32")
+    targets, weights = random.integers(0, 11, (3, 6)), random.integers(0, 2, (3, 6))
+    weights[1] = 0
+
+    class Model:
+        config, tokenizer = types.SimpleNamespace(max_length=6), object()
+
+        def predict_on_batch(self, inputs):
+            return logits[inputs]
+
+    rows = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+
+    def batch_of(texts, seed):
+        at = slice(seed[1], seed[1] + len(texts))
+        return at, targets[at], weights[at]
+
+    found = scores(Model(), rows, batch_of, batch_size=2, tokenize=list)
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    losses = -np.log(np.take_along_axis(chances, targets[..., None], -1)[..., 0])
+    right = (logits.argmax(-1) == targets) * weights
+    wanted = np.stack([(losses * weights).sum(1), weights.sum(1), right.sum(1)], 1)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="`rows` must hold at least one row"):
+        scores(Model(), [], batch_of)
+
+
 def test_generator_and_detector_share_their_tables(wordpiece, tmp_path):
     model = electra(wordpiece)
     ours, theirs = model.detector.backbone.embedding, model.generator.backbone.embedding
@@ -669,6 +750,10 @@ def test_generator_and_detector_share_their_tables(wordpiece, tmp_path):
         np.testing.assert_array_equal(old, new, err_msg=old.path)
     copy = ReplacedTokenDetection.from_config(model.get_config())
     assert copy.generator.config == model.generator.config
+    low = ReplacedTokenDetection(model.config, family="electra", dtype="bfloat16")
+    copy = ReplacedTokenDetection.from_config(low.get_config())
+    assert copy.generator.dtype_policy == copy.detector.dtype_policy == low.generator.dtype_policy
+    assert low.generator.dtype_policy.name == "bfloat16"
     fresh = ReplacedTokenDetection.from_pretrained(
         tmp_path, generator=tmp_path / "generator", generator_size=0.25
     )
@@ -722,6 +807,10 @@ def test_sentence_encoders_checkpoints(wordpiece, tmp_path):
         SentenceEncoder.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`pooling` must be one of mean"):
         SentenceEncoder(config(wordpiece), pooling="sum", **options)
+    for broken in ("[{", '[{"path": ""}]', "[1]"):
+        (tmp_path / "modules.json").write_text(broken)
+        with pytest.raises(ValueError, match="modules.json` must be a JSON list of modules"):
+            SentenceEncoder.from_pretrained(tmp_path)
 
 
 def test_a_masked_lm_goes_on_as_a_sentence_encoder(wordpiece, tmp_path):

@@ -271,6 +271,8 @@ def test_bad_rows(model):
         question_answering.encode(model, [])
     with pytest.raises(ValueError, match="`max_length` must be at most 96"):
         question_answering.predict(model, [question("Zürich")], max_length=97)
+    with pytest.raises(ValueError, match="`stride` must be at least 1"):
+        question_answering.predict(model, [question("Zürich")], stride=0)
 
 
 # ------------------------------------------------------------------ loss

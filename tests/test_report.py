@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from kerasllm.evaluation import evaluate_classes, worst_examples, write_report
+from kerasllm.evaluation.plots import plot_history
+from kerasllm.evaluation.result import Picture
 
 HISTORY = {"loss": [0.7, 0.41], "val_loss": [0.6, 0.5], "learning_rate": [1e-4] * 9}
 EXPORTS = [
@@ -344,3 +346,26 @@ def test_path_below_a_file_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="can't be written"):
         write_report(tmp_path / "file" / "report.html", title="t", settings={})
+
+
+def test_examples_stand_in_a_part_of_their_own(tmp_path):
+    figures = [plot_history({"loss": [0.7, 0.4]}) for _ in range(2)]
+    examples = [
+        Picture(HOSTILE["script"], figures[0], HOSTILE["chinese"], "A curve that goes down."),
+        ("A second one, without a word about it", figures[1]),
+    ]
+    file = write_report(tmp_path / "r.html", title="R", settings={}, examples=examples)
+    page = Page(file)
+    check_whole(page)
+    check_asks_no_network(page)
+    assert page.text("h3") == [HOSTILE["script"], examples[1][0]]
+    assert "What the model looks at" in page.text("h2") and HOSTILE["chinese"] in page.text("p")
+    alts = [image["alt"] for image in page.all("img")]
+    assert alts == ["A curve that goes down.", examples[1][0]] and len(page.pictures()) == 2
+
+
+def test_what_no_number_is_leaves_a_gap(tmp_path):
+    history = {"loss": [0.7, None], "val_loss": [float("nan"), 0.5]}
+    page = Page(write_report(tmp_path / "r.html", title="R", settings={}, history=history))
+    (image,) = page.all("img")
+    assert image["alt"].endswith("loss –, val loss 0.5.")

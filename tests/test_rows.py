@@ -185,11 +185,35 @@ def test_a_long_text_is_no_bad_row(tmp_path):
         ("x.jsonl", '{"text": "a", "label": null}', "x.jsonl:1: `label` must not be empty"),
         ("x.jsonl", '{"text": null, "label": 0}', "x.jsonl:1: `text` must not be empty"),
         ("x.jsonl", '{"text": ["a"], "label": 0}', "x.jsonl:1: `text` must be a string"),
+        ("x.jsonl", '{"text": "a", "label": NaN}', "x.jsonl:1: `label` must not be empty"),
+        (
+            "x.jsonl",
+            '{"text": "a", "label": ["b"]}',
+            "x.jsonl:1: `label` must be a string or a number. Received: ['b']",
+        ),
+        ("x.csv", "text,text,label\n", "x.csv:1: the columns must have names of their own"),
         ("x.xlsx", "PK", "ends in .json, .jsonl, .csv, .tsv, .txt"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, message):
     fails(message, write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [
+        ("text_pair", 5, "a string"),
+        ("question", None, "not be empty"),
+        ("source", 5, "a string or a list"),
+        ("labels", 5, "a string or a list"),
+        ("labels", {"a": 1}, "a string or a list"),
+        ("tags", "OO", "a list"),
+        ("messages", "Hi!", "a list"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(column, value, kind):
+    with pytest.raises(ValueError, match=rf"rows\[0\]: `theirs` must .*{kind}"):
+        read_rows([{"theirs": value}], [column], rename={column: "theirs"})
 
 
 def test_a_bad_source_is_named(tmp_path):
@@ -200,6 +224,9 @@ def test_a_bad_source_is_named(tmp_path):
     fails("which has none", tmp_path)
     write(tmp_path / "pos", "1.txt", b"fine\n\xff")
     fails("pos/1.txt:2: the text must be UTF-8", tmp_path)
+    (tmp_path / "pos" / "1.txt").unlink()
+    (tmp_path / "pos" / "deeper").mkdir()
+    fails("where pos/deeper is a folder", tmp_path)
     fails("`split` must be None", write(tmp_path, "x.txt", "pos a"), split="train")
     fails("`header` must be None", ROWS, header=("text", "label"))
     fails("`rename` must be keyed by", ROWS, rename={"review": "text"})
@@ -211,6 +238,17 @@ def test_a_bad_source_is_named(tmp_path):
     fails("which has none", [])
     fails("reviews_en, reviews_zh and a split among train, test", "sample:reviews_fr:train")
     fails("'sample:reviews_en:dev'", "sample:reviews_en:dev")
+
+
+def test_arrays_become_lists_of_plain_values():
+    item = {
+        "tokens": np.array([b"Ann", "北".encode()]),
+        "tags": np.array([1, 0]),
+        "answers": {"text": np.array([b"Ann"], object), "answer_start": (np.int32(0),)},
+    }
+    (row,) = read_rows([item], ["tokens", "tags", "answers"])
+    assert row["tokens"] == ["Ann", "北"] and row["tags"] == [1, 0]
+    assert row["answers"] == {"text": ["Ann"], "answer_start": [0]}
 
 
 @pytest.mark.parametrize("name", ["datasets", "tensorflow_datasets"])
@@ -240,6 +278,17 @@ def test_hugging_face_datasets_are_read_by_name(monkeypatch):
     assert rows == [{"text": "a good one", "label": "pos"}, {"text": "b"}]
     assert rows[1].where == "hf:owner/imdb:train[:2][1]"
     fails("[1]: `label` must not be empty", "hf:owner/imdb", split="train[:2]")
+
+
+def test_the_classes_of_a_list_have_names_too(monkeypatch):
+    class Dataset(list):
+        features = {"tokens": object(), "tags": types.SimpleNamespace(feature=ClassLabel())}
+
+    data = Dataset([{"tokens": ["a", "b"], "tags": [1, 0]}, {"tokens": [], "tags": np.array([])}])
+    module = types.SimpleNamespace(load_dataset=lambda name, split: data)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    rows = read_rows("hf:owner/words", ["tokens", "tags"])
+    assert [row["tags"] for row in rows] == [["pos", "neg"], []]
 
 
 def test_tfds_datasets_are_read_by_name(monkeypatch):
@@ -282,6 +331,15 @@ def test_an_unknown_label_is_named_with_its_line():
         label_ids([{"label": 77}], range(77))
     with pytest.raises(ValueError, match="known labels: 1, 5"):  # here a number is a name, no id
         label_ids([{"label": "0"}], ("1", "5"))
+
+
+def test_rows_with_one_value_stay_together():
+    rows = [{"source": [f"Number {i % 7}."], "target": str(i)} for i in range(30)]
+    train, test = split_rows(rows, (0.7, 0.3), by="source")
+    assert len(train) + len(test) == 30
+    assert not {row["source"][0] for row in train} & {row["source"][0] for row in test}
+    with pytest.raises(ValueError, match=r"rows\[0\]: there must be a column `id`"):
+        split_rows(rows, (0.7, 0.3), by="id")
 
 
 def test_split_rows_is_a_seeded_partition():

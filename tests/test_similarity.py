@@ -124,8 +124,9 @@ def test_search_finds_the_likest_first(tokenizer):
     ]
     with pytest.raises(ValueError, match="`count` must be at least 1"):
         model.search(["cat"], texts, 0)
-    with pytest.raises(ValueError, match="`texts` must be there"):
-        model.search([], texts)
+    for wrong in ([], "cat"):
+        with pytest.raises(ValueError, match="`texts` must be a list of at least one str"):
+            model.search(wrong, texts)
 
 
 def _by_hand(model, vectors):

@@ -44,6 +44,14 @@ def test_questions_with_and_without_an_answer(tmp_path):
     ]
 
 
+def test_questions_to_be_answered_need_no_answers(tmp_path):
+    content = squad({"id": "a", "question": "How many?"})
+    with pytest.raises(ValueError, match=r"qas\[0\]: there must be a column `answers`"):
+        read(tmp_path, content)  # they are not the same as impossible ones
+    (row,) = read_rows(tmp_path / "x.json", COLUMNS[:2], optional=("id", "answers"))
+    assert row == {"id": "a", "question": "How many?", "context": CONTEXT}
+
+
 def test_other_json_is_read_as_before(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n', encoding="utf-8")

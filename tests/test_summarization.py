@@ -7,7 +7,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tiny_task import tiny_config
 
 from kerasllm.data.rows import Row, read_rows
-from kerasllm.evaluation.texts import TextsResult, evaluate_answers, evaluate_summaries, rouge
+from kerasllm.evaluation.texts import TextsResult, evaluate_replies, evaluate_summaries, rouge
 from kerasllm.models import TokenClassifier
 from kerasllm.tasks import TASKS, extractive_summarization, summarization, translation
 from kerasllm.tokenizers import WordPieceTokenizer
@@ -119,7 +119,7 @@ def test_summaries_beside_the_first_sentence():
 
 
 def test_answers_have_no_first_sentence():
-    found = evaluate_answers([{"source": "2 + 2?", "target": "Four!"}], ["four"])
+    found = evaluate_replies([{"source": "2 + 2?", "target": "Four!"}], ["four"])
     assert found.scores["exact match"] == 1.0
     assert found.baseline == {}
 

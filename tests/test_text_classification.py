@@ -66,6 +66,7 @@ def test_encode_cuts_texts(model):
             "x.csv:3: `text_pair` must be in all rows or in none",
         ),
         ([{"text": "a"}, {"text": "a", "text_pair": "b"}], None, r"rows\[0\]: `text_pair`"),
+        ([Row({"text": "a"}), Row({"text": "a", "text_pair": "b"})], None, r"rows\[0\]: `text_"),
     ],
 )
 def test_bad_rows_and_lengths(model, examples, max_length, message):

@@ -104,13 +104,19 @@ def row_of(tokens, tags=None):
         (["O", "B-A", "M-A", "E-A", "S-A"], "BMES"),
         (["B-A", "I-A", "L-A", "U-A"], "BILOU"),
         (["NN", "VB", "O"], "tags"),
+        (["O", "B", "I"], "BIO"),
+        (["B", "M", "E", "S"], "BMES"),
+        (["NN", "B"], "tags"),
+        (["M", "S"], "tags"),
     ],
 )
 def test_scheme_of(labels, scheme):
     assert scheme_of(labels) == scheme
 
 
-@pytest.mark.parametrize("labels", [["B-A", "NN"], ["B-A", "M-A", "L-A"], ["I-A", "M-A"]])
+@pytest.mark.parametrize(
+    "labels", [["B-A", "NN"], ["B-A", "M-A", "L-A"], ["I-A", "M-A"], ["B-A", "B"]]
+)
 def test_labels_of_no_scheme(labels):
     with pytest.raises(ValueError, match="`labels` must be tags of one scheme"):
         scheme_of(labels)
@@ -126,6 +132,8 @@ def test_labels_of_no_scheme(labels):
         ("B-A M-A E-A S-B E-A", "BMES", [("A", 0, 3), ("B", 3, 4)]),
         ("B-A I-A L-A U-B", "BILOU", [("A", 0, 3), ("B", 3, 4)]),
         ("NN O NN", "tags", [("NN", 0, 1), ("NN", 2, 3)]),
+        ("B I O I", "BIO", [("_", 0, 2), ("_", 3, 4)]),
+        ("B M E S B E B", "BMES", [("_", 0, 3), ("_", 3, 4), ("_", 4, 6)]),
     ],
 )
 def test_entities_of(tags, scheme, wanted):
@@ -183,6 +191,13 @@ def test_figures_are_those_of_seqeval(letters, seqeval_letters):
     assert len(report) == len(result.classes) + 3
     assert result.accuracy == seqeval.metrics.accuracy_score(right, found)
     assert 0.2 < result.overall.f1 < 0.9
+
+
+def test_letters_alone_are_of_one_type():
+    right, found = random_tags(["O", "B", "I"], seed=5)
+    result = evaluate_entities([row_of(tags, tags) for tags in right], found)
+    assert result.overall.f1 == seqeval.metrics.f1_score(right, found)
+    assert [scores.name for scores in result.classes] == ["_"]
 
 
 def test_plain_tags_count_word_by_word():
@@ -287,9 +302,11 @@ def test_words_beyond_the_longest_row_have_no_weight(model):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (row_of(["a"], ["B-ORG"]), "x:3: `label` must be one of the 5 known labels"),
+        (row_of(["a"], ["B-ORG"]), "x:3: `tags` must be one of the 5 known labels"),
         ({"tokens": ["a"], "tags": ["O", "O"]}, "x:3: `tags` must be a list, one for each"),
         ({"tokens": "a", "tags": ["O"]}, "x:3: `tags` must be a list, one for each"),
+        ({"tokens": ["a"], "tags": "O"}, "x:3: `tags` must be a list, one for each"),
+        ({"tokens": ["a"], "tags": 1}, "x:3: `tags` must be a list, one for each"),
         ({"tokens": [1], "tags": ["O"]}, "x:3: `tags` must be a list, one for each"),
     ],
 )
@@ -297,6 +314,9 @@ def test_bad_rows_are_named(model, row, message):
     rows = [row_of(["a"]), Row(row, where="x:3")]
     with pytest.raises(ValueError, match=re.escape(message)):
         token_classification.encode(model, rows)
+    if "must be a list" in message:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            token_classification.head(rows)
 
 
 def test_bad_arguments(model):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.batches import check_at_least_one
-from kerasllm.data.texts import documents, sentences
+from kerasllm.data.texts import documents, sentences, single_lines
 from kerasllm.tokenizers.rows_in_graph import make_batch
 
 SPECIAL = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
@@ -191,8 +191,7 @@ def line_rows(tokenizer, max_length, *, pairs=False):
     texts = 2 if pairs else 1
 
     def rows(piece, seed):
-        lines = tf.strings.split(tf.strings.regex_replace(piece, r"\r\n?", "\n"), "\n")
-        lines = tf.boolean_mask(lines, tf.strings.strip(lines) != "")
+        lines = single_lines(piece)
         if pairs:
             parts = tf.strings.split(lines, "\t")
             parts = tf.ragged.boolean_mask(parts, parts.row_lengths() > 1)
@@ -288,7 +287,8 @@ def _halves(ids, document, room, seed):
     first = tf.math.segment_min(starts, document)
     stretch = (starts - tf.gather(first, document)) // room
     new = (stretch[1:] != stretch[:-1]) | (document[1:] != document[:-1])
-    span = tf.cumsum(tf.concat([[0], tf.cast(new, tf.int32)], axis=0))  # of each sentence
+    span = tf.cumsum(tf.concat([[0], tf.cast(new, tf.int32)], axis=0))
+    span = span[: tf.size(starts)]  # of each sentence; there may be none
     start, stop = tf.math.segment_min(starts, span), tf.math.segment_max(limits, span)
     stop = tf.minimum(stop, start + room)
     count = tf.math.segment_sum(tf.ones_like(lengths), span)

@@ -21,6 +21,14 @@ from kerasllm.data.samples import SAMPLES
 from kerasllm.data.squad import is_squad, read_squad
 
 TABLES = (".csv", ".tsv", ".txt")
+# What the columns of the tasks hold; of others, anything.
+STRING, LIST = {str: "a string"}, {list: "a list"}
+KINDS = {
+    **dict.fromkeys(("text", "text_pair", "question", "context", "prompt", "response"), STRING),
+    **dict.fromkeys(("source", "target", "labels"), {**STRING, **LIST}),
+    **dict.fromkeys(("tokens", "tags", "messages"), LIST),
+    "label": {**STRING, int: "a number", float: "a number"},
+}
 
 
 class Row(dict):
@@ -114,6 +122,24 @@ def read_rows(
     return rows
 
 
+def place_of(row, number=None) -> str:
+    """Return how a message names a row.
+
+    Args:
+        row: mapping.
+        number: int, which of the rows it is; or None.
+
+    Returns:
+        str: where it was read, if it knows; else its number.
+
+    Example:
+        >>> place_of(Row(where="train.csv:17")), place_of({"text": "Lovely."}, 3)
+        ('train.csv:17', 'rows[3]')
+    """
+    known = getattr(row, "where", "")
+    return known or ("A row" if number is None else f"rows[{number}]")
+
+
 def label_names(rows) -> tuple[str, ...]:
     """Return the distinct labels of the rows as strings, sorted; numbers are sorted as numbers.
 
@@ -132,14 +158,15 @@ def label_names(rows) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (float(name) if numeric else 0, name)))
 
 
-def label_ids(rows, labels) -> np.ndarray:
+def label_ids(rows, labels, column="label") -> np.ndarray:
     """Return the class id of each row: the position of its label in `labels`.
 
     Where no name in `labels` is a number, a row may also hold the id itself (`1` or `"1"`).
 
     Args:
-        rows: list of rows with a `label`.
+        rows: list of rows with the column.
         labels: sequence of names, e.g. of `label_names(rows)` or `model.labels`.
+        column: str.
 
     Returns:
         int32 array `(len(rows),)`.
@@ -157,12 +184,12 @@ def label_ids(rows, labels) -> np.ndarray:
         ids.update((str(index), index) for index in range(len(labels)))
     result = np.empty(len(rows), np.int32)
     for number, row in enumerate(rows):
-        index = ids.get(str(row["label"]))
+        index = ids.get(str(row[column]))
         if index is None:
             raise ValueError(
-                f"{getattr(row, 'where', f'rows[{number}]')}: `label` must be one of the "
+                f"{place_of(row, number)}: `{column}` must be one of the "
                 f"{len(labels)} known labels: {_listing(labels)}. Received: "
-                f"{_short(row['label'])} (mend the row, or train with labels that include it)."
+                f"{_short(row[column])} (mend the row, or train with labels that include it)."
             )
         result[number] = index
     return result
@@ -182,7 +209,8 @@ def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0, by=None) -> tuple[list, 
         A tuple of lists, one a fraction; together they hold each row once.
 
     Raises:
-        ValueError: `fractions` are not as above, or leave a part without a row.
+        ValueError: `fractions` are not as above, or leave a part without a row; or a row has no
+            column `by`.
 
     Example:
         >>> train, dev, test = split_rows(range(10))
@@ -191,8 +219,9 @@ def split_rows(rows, fractions=(0.8, 0.1, 0.1), seed=0, by=None) -> tuple[list, 
     """
     if by is not None:
         groups = {}
-        for row in rows:
-            groups.setdefault(row[by], []).append(row)
+        for number, row in enumerate(rows):
+            _check_columns(place_of(row, number), [by], row)
+            groups.setdefault(str(row[by]), []).append(row)
         parts = split_rows(list(groups.values()), fractions, seed)
         return tuple([row for group in part for row in group] for part in parts)
     if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
@@ -215,21 +244,29 @@ def _row(where, record, names, optional):
         value = _plain(where, record.get(theirs))
         if ours == "label" and isinstance(value, str):
             value = value.strip()
-        if value is None or (ours == "label" and value == ""):
+        if value is None or (ours == "label" and (value == "" or value != value)):  # "" or NaN
             if ours in optional:
                 continue
             raise ValueError(f"{where}: `{theirs}` must not be empty (fill it in or drop the row).")
-        if ours == "text" and not isinstance(value, str):
-            raise ValueError(f"{where}: `{theirs}` must be a string. Received: {_short(value)}.")
+        kinds = KINDS.get(ours)
+        if kinds and not isinstance(value, tuple(kinds)):
+            wanted = " or ".join(dict.fromkeys(kinds.values()))
+            raise ValueError(f"{where}: `{theirs}` must be {wanted}. Received: {_short(value)}.")
         row[ours] = value
     return row
 
 
 def _plain(where, value):
     """Turn what `tf.data` and NumPy hand out into plain Python values."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
     if isinstance(value, bytes):
         return _decode(where, value)
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(where, each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(where, each) for name, each in value.items()}
+    return value
 
 
 def _check_columns(where, needed, present):
@@ -313,6 +350,11 @@ def _table_records(file, lines, needed, header):
     if header is None:
         line, fields = next(lines)
         header = [field.strip() for field in fields]
+        if len(set(header)) < len(header):
+            raise ValueError(
+                f"{file}:{line}: the columns must have names of their own. Received: "
+                f"{_listing(header)}."
+            )
         _check_columns(f"{file}:{line}", needed, header)
     for line, fields in lines:
         if len(fields) != len(header):
@@ -399,6 +441,12 @@ def _folder_records(folder):
     for label in labels:
         for path in _visible(label):
             where = f"{label.name}/{path.name}"
+            if path.is_dir():
+                raise ValueError(
+                    f"`source` must be a folder with one subfolder a label, and files in each. "
+                    f"Received: '{folder}', where {where} is a folder (is one of its subfolders "
+                    f"meant?)."
+                )
             text = _decode(where, path.read_bytes())
             yield where, {"text": text.strip(), "label": label.name}
 
@@ -480,13 +528,21 @@ def _package(module, source):
 
 def _named_classes(source, data, features):
     """Yield the records of a dataset with class names for class ids; -1 is 'no label' there."""
-    classes = {key: getattr(kind, "names", None) for key, kind in features.items()}
+    # A list of classes, such as tags of words, has its kind in `feature`.
+    kinds = {key: getattr(kind, "feature", kind) for key, kind in features.items()}
+    classes = {key: getattr(kind, "names", None) for key, kind in kinds.items()}
     for index, record in enumerate(data):
         record = dict(record)
         for key, names in classes.items():
             if names and record[key] is not None:
-                record[key] = names[record[key]] if record[key] >= 0 else None
+                record[key] = _named(record[key], names)
         yield f"{source}[{index}]", record
+
+
+def _named(value, names):
+    if np.ndim(value):
+        return [_named(each, names) for each in value]
+    return names[value] if value >= 0 else None
 
 
 def _is_number(name):

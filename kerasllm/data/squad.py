@@ -23,7 +23,7 @@ def read_squad(file, content):
     Yields:
         `(where, row)`: the place, e.g. `"dev.json:data[0].paragraphs[3].qas[1]"`, and a dict with
         `id`, `question`, `context` and `answers`, a list of dicts with `text` and `answer_start`,
-        which is empty where there is no answer.
+        which is empty where there is no answer. A file to be answered may have no `answers`.
 
     Raises:
         ValueError: a part is missing or is of another type.
@@ -38,17 +38,12 @@ def read_squad(file, content):
             for q, item in enumerate(_part(file, place, paragraph, "qas", list)):
                 here = f"{place}.qas[{q}]"
                 question = _part(file, here, item, "question", str)
-                # Impossible questions have no answers, or only plausible ones.
-                impossible = item.get("is_impossible") or "answers" not in item
-                yield (
-                    f"{file}:{here}",
-                    {
-                        "id": item.get("id", here),
-                        "question": question,
-                        "context": context,
-                        "answers": [] if impossible else _part(file, here, item, "answers", list),
-                    },
-                )
+                row = {"id": item.get("id", here), "question": question, "context": context}
+                if item.get("is_impossible"):  # its answers are none, or only plausible
+                    row["answers"] = []
+                elif "answers" in item:
+                    row["answers"] = _part(file, here, item, "answers", list)
+                yield f"{file}:{here}", row
 
 
 def _part(file, place, parent, name, kind):
@@ -88,6 +83,6 @@ def gold_answers(row):
         return [(str(text), int(start)) for text, start in pairs]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"{getattr(row, 'where', 'row')}: `answers` must be a list of dicts with `text` and "
-            f"`answer_start`. Received: {str(answers)[:80]}."
+            f"{getattr(row, 'where', '') or 'A row'}: `answers` must be a list of dicts with "
+            f"`text` and `answer_start`. Received: {str(answers)[:80]}."
         ) from None

@@ -1,8 +1,9 @@
 """Plain text for pretraining: files of any size as a stream of batches, sharded and restartable.
 
-A text is cut into pieces of about a megabyte, at blank lines. A piece is read when its turn comes,
-becomes rows of token ids, and rows become batches. Pieces come in another order in each pass over
-the data, and so do rows; the order depends on the seed and on the pass alone.
+A text is cut into pieces of about a megabyte, at blank lines, and small files are put together to
+such pieces. A piece is read when its turn comes, becomes rows of token ids, and rows become
+batches. Pieces come in another order in each pass over the data, and so do rows; the order depends
+on the seed and on the pass alone.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ SHUFFLED_ROWS = 10_000
 # Where a file may be parted: after a blank line, else after a line, else before a character.
 BREAKS = (rb"\n[ \t\r]*\n", rb"\n", rb"(?=[\x00-\x7f\xc0-\xff])")
 MARK = "\x1e"  # between what is to be parted; no text has this control character
+BYTE_ORDER_MARK = "\ufeff"
 
 
 def stream(
@@ -32,7 +34,6 @@ def stream(
     steps=None,
     shard=(1, 0),
     service=None,
-    blank_lines=True,
     drop_remainder=False,
 ):
     """Make a finite `tf.data.Dataset` of batches out of plain text.
@@ -56,8 +57,6 @@ def stream(
         service: str or None: address of a `tf.data` service (`"grpc://host:5000"`) whose workers
             make the batches of training; they must see the files. Its batches come as they are
             ready, so that no run repeats another.
-        blank_lines: bool, whether a blank line parts documents; else each file (a large one: each
-            piece of it), or text of a list, is one.
         drop_remainder: bool, leave out the rows that do not fill a batch.
 
     Returns:
@@ -83,7 +82,7 @@ def stream(
         raise ValueError(
             f"`shard` must be (count, index) with 0 <= index < count. Received: {shard}."
         )
-    found, read = _pieces(source, blank_lines)
+    found, read = _pieces(source)
     pieces = np.arange(found)[index::count]
     if not len(pieces):
         raise ValueError(
@@ -161,65 +160,89 @@ def _steps(pieces, read, rows_of, batch_size, drop_remainder):
 # ------------------------------------------------------------------------------------ pieces
 
 
-def _pieces(source, blank_lines):
+def _pieces(source):
     """How many pieces there are, and a function that gives one by its number in a graph."""
     texts = _texts(source)
     if texts is not None:
-        texts = tf.constant(_joined(texts) if blank_lines else texts)
-        return len(texts), lambda piece: tf.gather(texts, piece)
+        pieces = _together(map(len, texts))
+        texts = tf.constant([MARK.join(texts[i] for i in piece) for piece in pieces])
+        return len(pieces), lambda piece: tf.gather(texts, piece)
     places = [(path, *ends) for path in _paths(source) for ends in _cuts(path)]
     names, *ends = zip(*places)
     names, ends = tf.constant(names), tf.constant(ends, tf.int64)
+    pieces = _together(stop - start for _, start, stop, _ in places)
+    parts = tf.ragged.constant(pieces, tf.int64)
 
-    def read(piece):
-        start, stop, size = tf.unstack(tf.gather(ends, piece, axis=1))
+    def read_part(part):
+        start, stop, size = tf.unstack(tf.gather(ends, part, axis=1))
         # Among TensorFlow's ways to read a file, the one that need not begin at its start.
         record = tf.data.FixedLengthRecordDataset(
-            tf.gather(names, piece), stop - start, header_bytes=start, footer_bytes=size - stop
+            tf.gather(names, part), stop - start, header_bytes=start, footer_bytes=size - stop
         )
         return record.get_single_element()
 
-    return len(places), read
+    def read(piece):
+        read = tf.map_fn(read_part, tf.gather(parts, piece), fn_output_signature=tf.string)
+        return tf.strings.reduce_join(read, separator=MARK)
+
+    return len(pieces), read
 
 
 def _texts(source):
     """The texts of a list; None where the source is files."""
     if isinstance(source, (str, pathlib.Path)):
         return None
-    source = [each["text"] if isinstance(each, dict) else each for each in source]
+    source = list(source)
     if not source:
         raise ValueError("`source` must hold texts or paths. Received: an empty list.")
     paths = [isinstance(each, pathlib.Path) or _is_path(each) for each in source]
-    return None if all(paths) else source
+    if all(paths):
+        return None
+    texts = [each.get("text") if isinstance(each, dict) else each for each in source]
+    for text, each in zip(texts, source):
+        if not isinstance(text, str):
+            raise ValueError(
+                "`source` must be of texts, of rows with `text`, or of paths. Received: "
+                f"{each!r:.80}."
+            )
+    return texts
 
 
 def _is_path(text):
-    """Whether a string of a list is a path: a mistyped one is no text either."""
+    """Whether one of a list is a path, as no row is: a mistyped one is no text either."""
     return (
-        len(text) < 1000
+        isinstance(text, str)
+        and len(text) < 1000
         and bool(re.fullmatch(r"\S.*\.[A-Za-z0-9]{1,5}", text))
         and (tf.io.gfile.exists(text) or not re.search(r"\s", text))
     )
 
 
-def _joined(texts):
-    """Texts put together to pieces, a blank line between them."""
+def _together(sizes):
+    """The numbers of the parts that make each piece: as many as together are large enough.
+
+    What reaches over documents, as BERT's second texts, or rows that are filled, needs more than
+    one of them in a piece.
+    """
     pieces, size = [[]], 0
-    for text in texts:
-        if size > PIECE_BYTES:
-            pieces, size = [*pieces, []], 0
-        pieces[-1].append(text)
-        size += len(text)
-    return ["\n\n".join(piece) for piece in pieces]
+    for part, more in enumerate(sizes):
+        if size >= PIECE_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(part)
+        size += more
+    return pieces
 
 
 def _paths(source):
     found = []
     for each in [source] if isinstance(source, (str, pathlib.Path)) else source:
         paths = sorted(tf.io.gfile.glob(str(each)))
-        if not paths:
-            raise FileNotFoundError(f"`source` must name text files. Received: {each}, not found.")
-        found += paths
+        files = [path for path in paths if not tf.io.gfile.isdir(path)]
+        if not files:
+            problem = "a folder (ask for its files: 'folder/*.txt')" if paths else "not found"
+            raise FileNotFoundError(f"`source` must name text files. Received: {each}, {problem}.")
+        found += files
     return found
 
 
@@ -259,11 +282,12 @@ def lines(source):
 
 
 def documents(piece, blank_lines=True):
-    r"""Part a piece at its blank lines.
+    r"""Part a piece into its texts, and these at their blank lines.
 
     Args:
-        piece: string scalar.
-        blank_lines: bool; without, the piece is one document.
+        piece: string scalar: one text, or several with `MARK` between.
+        blank_lines: bool; without, each text is one document: a file (of a large one, each part of
+            it that was read), or a text of a list.
 
     Returns:
         strings `(documents,)`, none of them empty.
@@ -272,12 +296,34 @@ def documents(piece, blank_lines=True):
         >>> documents("One.\nTwo.\n \n\nThree.\n").numpy().tolist()
         [b'One.\nTwo.', b'Three.']
     """
-    text = tf.strings.regex_replace(piece, r"\r\n?", "\n")
+    text = _normal(piece)
     if blank_lines:
         text = tf.strings.regex_replace(text, r"\n[ \t]*\n\s*", MARK)
-        text = tf.strings.split(text, MARK)
-    texts = tf.strings.strip(tf.reshape(text, [-1]))
+    texts = tf.strings.strip(tf.strings.split(text, MARK))
     return tf.boolean_mask(texts, texts != "")
+
+
+def single_lines(piece):
+    r"""Part a piece into its lines.
+
+    Args:
+        piece: string scalar, as for `documents`.
+
+    Returns:
+        strings `(lines,)`, none of them of white space alone.
+
+    Example:
+        >>> single_lines("One.\r\n\nTwo. ").numpy().tolist()
+        [b'One.', b'Two. ']
+    """
+    lines = tf.strings.split(tf.strings.regex_replace(_normal(piece), MARK, "\n"), "\n")
+    return tf.boolean_mask(lines, tf.strings.strip(lines) != "")
+
+
+def _normal(piece):
+    """A piece with line feeds alone at the ends of lines, and no byte order mark at its texts."""
+    text = tf.strings.regex_replace(piece, r"\r\n?", "\n")
+    return tf.strings.regex_replace(text, f"(^|{MARK}){BYTE_ORDER_MARK}", r"\1")
 
 
 def sentences(documents):

@@ -19,6 +19,8 @@ from kerasllm.evaluation.result import Picture, Result, Table
 OUTSIDE = "O"
 NOTHING = "no entity"  # what an entity is confused with that was missed, or found where none is
 TAG = re.compile(r"([BIMESLU])[-_](.+)")
+LETTER = re.compile("([BIMESLU])()")  # where all entities are of one type, as words of Chinese
+UNTYPED = "_"  # what seqeval calls that type
 
 # seqeval's letters for those of a scheme: inside, end, single.
 LETTERS = {"M": "I", "L": "E", "U": "S"}
@@ -34,6 +36,7 @@ def scheme_of(labels) -> str:
         `"BIO"` (begin, inside), `"BIOES"` (end and single too), `"BMES"` (the same with middle for
         inside), `"BILOU"` (the same with last and unit); or `"tags"`: no tag begins with such a
         letter, so each word that isn't `O` counts as an entity of its own, as a part of speech.
+        Letters alone, with `B` among them, are a scheme too.
 
     Raises:
         ValueError: some tags are of a scheme and others aren't, or letters of two schemes are
@@ -44,7 +47,8 @@ def scheme_of(labels) -> str:
         ('BMES', 'tags')
     """
     labels = set(map(str, labels)) - {OUTSIDE}
-    found = {label: TAG.fullmatch(label) for label in labels}
+    untyped = "B" in labels and all(map(LETTER.fullmatch, labels))
+    found = {label: (LETTER if untyped else TAG).fullmatch(label) for label in labels}
     letters = {match[1] for match in found.values() if match}
     others = sorted(label for label, match in found.items() if not match)
     if not letters:
@@ -238,8 +242,8 @@ def _for_seqeval(tags, scheme):
     """Tags in the letters that seqeval knows."""
     if scheme == "tags":
         return [tag if tag == OUTSIDE else f"S-{tag}" for tag in tags]
-    matches = ((tag, TAG.fullmatch(tag)) for tag in tags)
-    return [f"{LETTERS.get(m[1], m[1])}-{m[2]}" if m else tag for tag, m in matches]
+    matches = ((tag, TAG.fullmatch(tag) or LETTER.fullmatch(tag)) for tag in tags)
+    return [f"{LETTERS.get(m[1], m[1])}-{m[2] or UNTYPED}" if m else tag for tag, m in matches]
 
 
 def _scores(right, found, there, seen, scheme):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import sklearn.metrics
 
-from kerasllm.data.rows import label_ids
+from kerasllm.data.rows import label_ids, place_of
 from kerasllm.evaluation.result import Picture, Result, Table
 
 BINS = 10  # of confidence, as wide as each other
@@ -329,7 +329,7 @@ def worst_examples(rows, targets, scores, labels, count=20) -> list[dict]:
     losses = _losses(targets, scores)
     return [
         {
-            "where": getattr(rows[i], "where", "") or f"rows[{i}]",
+            "where": place_of(rows[i], i),
             "text": rows[i]["text"],
             "label": labels[targets[i]],
             "predicted": labels[scores[i].argmax()],

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from kerasllm.data.rows import place_of
 from kerasllm.evaluation.metrics import Scores, fractions, table_of_scores, weakest_first
 from kerasllm.evaluation.result import Result, Table
 
@@ -109,7 +110,7 @@ def evaluate_label_sets(rows, targets, scores, labels, likely=0.5) -> MultiLabel
                 "right": ", ".join(names[targets[i]]) or "none",
                 "given": ", ".join(names[given[i]]) or "none",
                 "loss": float(losses[i]),
-                "where": getattr(rows[i], "where", "") or f"rows[{i}]",
+                "where": place_of(rows[i], i),
             }
             for i in np.argsort(-losses, kind="stable")[:WORST].tolist()
         ),

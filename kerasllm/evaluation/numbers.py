@@ -28,8 +28,8 @@ class NumbersResult(Result):
     rows: int
     spearman: float
     pearson: float
-    error: float
-    squared_error: float
+    error: float | None
+    squared_error: float | None
     points: tuple
     worst: tuple = ()
 

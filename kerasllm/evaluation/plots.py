@@ -84,7 +84,8 @@ def plot_history(history) -> Figure:
 
     Args:
         history: dict from a name to its values, one an epoch, as `model.fit(…).history`; `val_x`
-            is drawn with `x`. `learning_rate` may have a value an epoch or a value a step.
+            is drawn with `x`. `learning_rate` may have a value an epoch or a value a step. None
+            leaves a gap, as NaN does.
 
     Returns:
         A `Figure` with one axes a metric, the loss first.
@@ -97,7 +98,8 @@ def plot_history(history) -> Figure:
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['loss']
     """
-    history = {name: np.ravel(values) for name, values in dict(history).items() if len(values)}
+    history = {name: values for name, values in dict(history).items() if len(values)}
+    history = {name: np.asarray(values, float).ravel() for name, values in history.items()}
     if not history:
         raise ValueError("`history` must hold values. Received: none (train one epoch or more).")
     names = dict.fromkeys(name.removeprefix("val_") for name in history)
@@ -109,7 +111,7 @@ def plot_history(history) -> Figure:
         figure = _Picture(figsize=(3.6 * columns + 0.4, 3 * lines), layout="constrained")
         for place, name in enumerate(names, start=1):
             axes = figure.add_subplot(lines, columns, place)
-            axes.set_title(_shown(name.replace("_", " ")), loc="left")
+            axes.set_title(shown(name.replace("_", " ")), loc="left")
             _draw_curves(axes, history, name, epochs)
     return figure
 
@@ -355,7 +357,7 @@ def _small_matrix(labels, counts, shares):
     figure = _Picture(figsize=(size + 0.9, size), layout="constrained")
     axes = figure.add_subplot()
     _draw_matrix(figure, axes, shares, Normalize(0, 1), ticks=[0, 0.25, 0.5, 0.75, 1])
-    names = [_shown(label) for label in labels]
+    names = [shown(label) for label in labels]
     axes.set_xticks(range(len(names)), names, rotation=0 if len(names) <= 3 else 45, ha="center")
     if len(names) > 3:
         for text in axes.get_xticklabels():
@@ -401,7 +403,7 @@ def _draw_confusions(axes, result):
         return
     numbers = {label: number for number, label in enumerate(result.labels)}
     names = [
-        f"{_shown(true)} ({numbers[true]})\n→ {_shown(predicted)} ({numbers[predicted]})"
+        f"{shown(true)} ({numbers[true]})\n→ {shown(predicted)} ({numbers[predicted]})"
         for true, predicted, _ in mistakes
     ]
     bars = axes.barh(range(len(mistakes)), [count for *_, count in mistakes], color=ORANGE)
@@ -417,7 +419,7 @@ def _draw_bars(axes, parts, average, lines, noun):
     axes.barh(range(len(parts)), values, color=BLUE, height=0.75)
     for line, value in enumerate(values):
         axes.text(1.03, line, f"{value:.2f}", va="center", fontsize=8)
-    names = [f"{_shown(part.name)} ({_count(part.support, noun)})" for part in parts]
+    names = [f"{shown(part.name)} ({_count(part.support, noun)})" for part in parts]
     axes.set_yticks(range(len(parts)), names)
     name, value = average
     axes.axvline(value, color=ORANGE, linestyle="--", label=f"{name} {value:.2f}")
@@ -432,8 +434,20 @@ def _count(count, noun):
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
 
 
-def _shown(label, most=30):
-    """A label as one short line without control characters, which SVG forbids."""
+def shown(label, most=30):
+    r"""Return a label as one short line without control characters, which SVG forbids.
+
+    Args:
+        label: str.
+        most: int, characters.
+
+    Returns:
+        str.
+
+    Example:
+        >>> shown("a\tlabel that is far too long", most=12)
+        'a lab…o long'
+    """
     printable = (" " if unicodedata.category(char)[0] in "CZ" else char for char in label)
     text = " ".join("".join(printable).split())
     # Long names of classes often differ at their ends only: cut them in the middle.

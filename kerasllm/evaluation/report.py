@@ -44,6 +44,7 @@ def write_report(
     settings,
     history=None,
     result=None,
+    examples=(),
     exports=(),
     notes=(),
     seconds=None,
@@ -57,6 +58,8 @@ def write_report(
         history: dict as for `plot_history`, for the learning curves.
         result: what an evaluation found (`kerasllm.evaluation.result`), for its figures, tables,
             pictures and worst examples.
+        examples: list of `Picture` (`kerasllm.evaluation.result`), what the model looks at in
+            single rows.
         exports: list of dicts, one an exported file, from a name (`target`, `path`,
             `largest_difference`, `label_flips`, `megabytes`, …) to a value; each name is a column.
         notes: list of str, shown above all else.
@@ -89,7 +92,8 @@ def write_report(
         history=_source(plots.plot_history(history)) if history else None,
         curves=_curves(history) if history else [],
         tables=result.tables() if result else [],
-        pictures=[(picture, _source(picture.figure)) for picture in _pictures(result)],
+        pictures=_sources(result.pictures() if result else ()),
+        examples=_sources(examples),
         worst=result.worst if result else [],
         columns=list(dict.fromkeys(name for export in exports for name in export)),
         exports=exports,
@@ -151,8 +155,10 @@ def _figure(value):
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _pictures(result):
-    return [Picture(*picture) for picture in (result.pictures() if result else [])]
+def _sources(pictures):
+    """Pictures, each with what the page shows of it."""
+    pictures = [Picture(*picture) for picture in pictures]
+    return [(picture, _source(picture.figure)) for picture in pictures]
 
 
 def _duration(seconds):
@@ -164,7 +170,7 @@ def _duration(seconds):
 def _curves(history):
     """The last value of each curve, `(name, value)`: the learning curves for those who hear."""
     return [
-        (name.replace("_", " "), f"{values[-1]:.4g}")
+        (name.replace("_", " "), _value(values[-1]))
         for name, values in history.items()
         if len(values)
     ]

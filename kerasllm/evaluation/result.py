@@ -1,6 +1,7 @@
 """What results of all tasks are made of: figures, tables and pictures."""
 
 import dataclasses
+import math
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -75,31 +76,47 @@ class Result:
         return []
 
     def to_dict(self) -> dict:
-        """Return all of it as plain values, ready for `json.dumps`."""
-        return {**_plain(dataclasses.asdict(self)), "notes": list(self.notes)}
+        """Return all of it as values of JSON; see `plain`."""
+        return {**plain(dataclasses.asdict(self)), "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, values):
         """Make a result again from what `to_dict` gave, or from more than that.
 
         Args:
-            values: dict.
+            values: dict; None for a float is NaN.
 
         Returns:
             A result of this class.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: _made(values[name], cls.PARTS.get(name)) for name in names})
+        fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        made = {name: _made(values[name], cls.PARTS.get(name)) for name in fields}
+        missing = [name for name in fields if made[name] is None and fields[name] is float]
+        return cls(**{**made, **dict.fromkeys(missing, math.nan)})
 
     def __str__(self):
         parts = [lines(self.figures()), *map(str, self.tables()), "\n".join(self.notes)]
         return "\n\n".join(filter(None, parts))
 
 
-def _plain(value):
+def plain(value):
+    """Return a value as JSON has it, which knows lists alone, and neither NaN nor infinity.
+
+    Args:
+        value: dict, list, tuple, number, str, None, or anything else, which stays as it is.
+
+    Returns:
+        The same of dicts and lists, with None for each float that is not finite.
+
+    Example:
+        >>> plain({"loss": (0.5, float("nan"))})
+        {'loss': [0.5, None]}
+    """
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _made(value, part):

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from kerasllm.data.rows import place_of
 from kerasllm.data.sentences import CHINESE, joined, sentences
 from kerasllm.evaluation.result import Picture, Result, Table
 
@@ -168,7 +169,7 @@ def evaluate_summaries(rows, outputs, worst=20) -> TextsResult:
     return _by_rouge(rows, outputs, worst, firsts)
 
 
-def evaluate_answers(rows, outputs, worst=20) -> TextsResult:
+def evaluate_replies(rows, outputs, worst=20) -> TextsResult:
     """Compare answers with references, by ROUGE and by how many are the same word for word.
 
     Args:
@@ -183,7 +184,7 @@ def evaluate_answers(rows, outputs, worst=20) -> TextsResult:
         ValueError: there are not as many outputs as rows, or none.
 
     Example:
-        >>> found = evaluate_answers([{"source": "2 + 2?", "target": "It is 4."}], ["It is 5."])
+        >>> found = evaluate_replies([{"source": "2 + 2?", "target": "It is 4."}], ["It is 5."])
         >>> found.scores["exact match"], round(found.scores["ROUGE-L"], 4)
         (0.0, 0.6667)
 
@@ -240,7 +241,7 @@ def references(row):
     texts = [target] if isinstance(target, str) else target
     if not isinstance(texts, (list, tuple)) or not texts or not all(map(_is_text, texts)):
         raise ValueError(
-            f"{getattr(row, 'where', 'A row')}: `target` must be a text, or a list of texts. "
+            f"{place_of(row)}: `target` must be a text, or a list of texts. "
             f"Received: {target!r:.80}."
         )
     return list(texts)
@@ -295,7 +296,7 @@ def _result(rows, outputs, targets, worst, *, measure, row_scores, **fields):
         empty=sum(not output.strip() for output in outputs),
         worst=tuple(
             {
-                "where": getattr(rows[i], "where", "") or f"rows[{i}]",
+                "where": place_of(rows[i], i),
                 "source": joined(rows[i]["source"]),
                 "written": outputs[i],
                 "reference": targets[i][0],

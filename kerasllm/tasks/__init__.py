@@ -99,6 +99,30 @@ def task_named(name):
     return TASKS[name]
 
 
+def give_task(model, name):
+    """Make a task the one that a model is for.
+
+    Args:
+        model: `keras.Model`.
+        name: str, a name in `TASKS`.
+
+    Returns:
+        A module of `TASKS`.
+
+    Raises:
+        TypeError: the task trains no models of this class.
+        ValueError: there is no task of this name.
+    """
+    task = task_named(name)
+    if not isinstance(model, task.MODEL):
+        raise TypeError(
+            f"`model` must be a {task.MODEL.__name__} for the task {name!r}. Received: a "
+            f"{type(model).__name__}."
+        )
+    model.task = name
+    return task
+
+
 def evaluate(model, rows, *, max_length=None, batch_size=32):
     """Compare a model's answers with what rows say is right.
 

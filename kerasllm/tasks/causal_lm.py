@@ -74,7 +74,6 @@ def dataset(
         source,
         causal_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         _shifted,
-        blank_lines=blank_lines,
         **dict(batch_size=batch_size, training=training, seed=seed),
         **streaming,
     )

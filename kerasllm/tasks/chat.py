@@ -6,7 +6,8 @@ A row holds `messages`, a list of dicts with `role` (`"system"`, `"user"` or `"a
 
 import re
 
-from kerasllm.evaluation.texts import TextsResult, evaluate_answers
+from kerasllm.data.rows import place_of
+from kerasllm.evaluation.texts import TextsResult, evaluate_replies
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.generative import padded
 from kerasllm.tasks.language_modeling import token_loss, token_metrics
@@ -69,8 +70,8 @@ def messages_of(row):
         messages = [{"role": role, "content": row[name]} for role, name in turns if name in row]
     if not messages or not all(map(_is_message, messages)):
         raise ValueError(
-            f"{getattr(row, 'where', '') or 'A row'}: `messages` must be a list of dicts with "
-            f"`role` and `content`, or there must be a `prompt`. Received: {dict(row)!r:.120}."
+            f"{place_of(row)}: `messages` must be a list of dicts with `role` and `content`, or "
+            f"there must be a `prompt`. Received: {dict(row)!r:.120}."
         )
     return messages
 
@@ -175,8 +176,8 @@ def _tokens(tokenizer, row):
         before = whole
     if not any(own):
         raise ValueError(
-            f"{getattr(row, 'where', '') or 'A row'}: `messages` must hold one of an `assistant`, "
-            f"or there must be a `response`. Received: {dict(row)!r:.120}."
+            f"{place_of(row)}: `messages` must hold one of an `assistant`, or there must be a "
+            f"`response`. Received: {dict(row)!r:.120}."
         )
     return ids, own
 
@@ -231,15 +232,15 @@ def evaluate(model, rows, outputs):
     Raises:
         ValueError: a row ends with no message of an assistant.
     """
-    return evaluate_answers([_with_target(row) for row in rows], outputs)
+    return evaluate_replies([_with_target(row) for row in rows], outputs)
 
 
 def _with_target(row):
     *before, last = messages_of(row)
     if last["role"] != "assistant":
         raise ValueError(
-            f"{getattr(row, 'where', '') or 'A row'}: `messages` must end with one of an "
-            f"`assistant`, to compare with. Received: {last!r:.120}."
+            f"{place_of(row)}: `messages` must end with one of an `assistant`, to compare with. "
+            f"Received: {last!r:.120}."
         )
     source = "\n".join(message["content"] for message in before)
     found = type(row)({"source": source, "target": last["content"]})
@@ -254,7 +255,7 @@ def _ids(tokenizer, text, begins):
     tokens = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
     inner = getattr(tokenizer, "encode_inner", tokenizer.encode)
     ids = []
-    for piece in re.split(f"({tokens})", text):
+    for piece in re.split(f"({tokens})", text) if special else [text]:
         if piece in special:
             ids.append(special[piece])
         elif piece:

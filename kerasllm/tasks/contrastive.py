@@ -12,7 +12,7 @@ from kerasllm.data.texts import stream
 from kerasllm.evaluation.retrieval import RetrievalResult, evaluate_pairs
 from kerasllm.models.sentence_encoder import SentenceEncoder
 from kerasllm.tasks.masked_lm import head
-from kerasllm.tasks.text_classification import longest_row
+from kerasllm.tasks.text_classification import longest_row, pairs_of, texts
 
 MODEL = SentenceEncoder
 COLUMNS = ("text",)
@@ -23,11 +23,6 @@ RESULT = RetrievalResult
 TEMPERATURE = 0.05  # of the paper, section 3
 
 __all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
-
-
-def texts(rows):
-    """The texts of rows, for a vocabulary."""
-    return [row[name] for row in rows for name in ("text", "text_pair") if name in row]
 
 
 def loss(temperature=TEMPERATURE):
@@ -117,13 +112,13 @@ def dataset(
     Args:
         model: `SentenceEncoder` with a tokenizer.
         source: path, pattern, list of either, list of texts, or rows with `text` and perhaps
-            `text_pair`.
+            `text_pair` (in all or in none).
         batch_size: int, pairs in a (global) batch, the more the harder; the last pairs of a pass,
             which fill none, are left out.
         max_length: int or None: texts are cut to so many tokens; None for the model's `max_length`.
         training: bool, whether the order is another one in each pass.
         seed: int.
-        pairs: bool, whether a line holds a pair, with a tab between its texts.
+        pairs: bool, whether a line holds a pair, with a tab between its texts. Rows tell it.
         **streaming: `steps`, `shard`, `service` and others of `data.texts.stream`.
 
     Returns:
@@ -133,7 +128,8 @@ def dataset(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the model has no tokenizer, or an argument is out of its range.
+        ValueError: the model has no tokenizer, a pair is incomplete, or an argument is out of its
+            range.
 
     Example:
         >>> history = fit(model, dataset(model, "wiki/*.txt", batch_size=64))  # doctest: +SKIP
@@ -142,7 +138,7 @@ def dataset(
         Gao et al. 2021, "SimCSE", section 3.
     """
     if isinstance(source, (list, tuple)) and source and isinstance(source[0], dict):
-        pairs = pairs or "text_pair" in source[0]
+        pairs = pairs_of(source) is not None
         source = [_line(row) for row in source]
     length = longest_row(model, max_length or model.max_length)
     return stream(
@@ -170,9 +166,13 @@ def predict(model, rows, *, max_length=None, batch_size=32):
 
     Returns:
         float32 `(rows, texts, embed_dim)`, where `texts` is 2 with pairs, else 1.
+
+    Raises:
+        ValueError: there are no rows, or a pair is incomplete.
     """
+    number = 1 if pairs_of(rows) is None else 2
     found = model.encode(texts(rows), max_length=max_length, batch_size=batch_size)
-    return found.reshape(len(rows), -1, found.shape[-1])
+    return found.reshape(len(rows), number, -1)
 
 
 def answers(model, rows, outputs):

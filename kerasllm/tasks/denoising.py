@@ -81,7 +81,6 @@ def dataset(
         source,
         denoising_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_spoiled, spoil, model.begin),
-        blank_lines=blank_lines,
         **dict(batch_size=batch_size, training=training, seed=seed),
         **streaming,
     )

@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import scipy.special
 from keras import ops
 
 from kerasllm.evaluation.language import evaluate_tokens
@@ -79,29 +80,31 @@ def scores(model, rows, batch_of, *, max_length=None, batch_size=32, output=None
         tokenize: function from a list of texts to what `batch_of` takes; None for the tokenizer.
 
     Returns:
-        float64 `(rows, 3)`, as `evaluation.evaluate_tokens` takes it.
+        float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
+
+    Raises:
+        ValueError: there are no rows, or `max_length` is beyond the model's.
     """
     length, found = longest_row(model, max_length), []
+    if not rows:
+        raise ValueError("`rows` must hold at least one row. Received: none.")
     if tokenize is None:
         tokenize = functools.partial(model.tokenizer, max_length=length, pad_to=length)
     for start in range(0, len(rows), batch_size):
         part = [row["text"] for row in rows[start : start + batch_size]]
         inputs, *others = batch_of(tokenize(part), np.array([0, start]))
-        logits = model.predict_on_batch(inputs)
-        targets, weights = (np.asarray(each if output is None else each[output]) for each in others)
-        found.append(_scored(logits if output is None else logits[output], targets, weights))
-    return np.concatenate(found)
+        batch = (model.predict_on_batch(inputs), *others)
+        batch = (np.asarray(each if output is None else each[output]) for each in batch)
+        found += [_scored(*row) for row in zip(*batch)]
+    return np.array(found)
 
 
 def _scored(logits, targets, weights):
-    logits = np.asarray(logits, "float64")
-    most = logits.max(axis=-1)
-    total = most + np.log(np.exp(logits - most[..., None]).sum(axis=-1))
-    true = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    right = logits.argmax(axis=-1) == targets
-    return np.stack(
-        [(each * weights).sum(axis=1) for each in (total - true, np.ones_like(total), right)], 1
-    )
+    """The scores of one text; of all of a batch at once they would fill a machine's memory."""
+    logits, targets = logits[weights > 0].astype("float64"), targets[weights > 0]
+    true = logits[np.arange(len(targets)), targets]
+    losses = scipy.special.logsumexp(logits, axis=-1) - true
+    return losses.sum(), len(targets), (logits.argmax(axis=-1) == targets).sum()
 
 
 def answers(model, rows, outputs):

@@ -85,7 +85,6 @@ def dataset(
         source,
         text_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_masked, masking(tokenizer, whole_words=whole_words, **options)),
-        blank_lines=blank_lines,
         **dict(batch_size=batch_size, training=training, seed=seed),
         **streaming,
     )

@@ -100,7 +100,6 @@ def dataset(
         source,
         pair_rows(tokenizer, length, **options),
         functools.partial(_masked, masking(tokenizer, rate=rate, whole_words=whole_words)),
-        blank_lines=blank_lines,
         **dict(batch_size=batch_size, training=training, seed=seed),
         **streaming,
     )

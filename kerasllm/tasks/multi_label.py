@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from kerasllm.data.rows import label_names
+from kerasllm.data.rows import label_names, place_of
 from kerasllm.evaluation.multi_label import MultiLabelResult, evaluate_label_sets
 from kerasllm.models.text_classifier import TextClassifier
 from kerasllm.tasks import text_classification
@@ -22,7 +22,10 @@ texts = text_classification.texts
 
 def head(rows):
     """What a model's head must be for these rows: it has their labels."""
-    return {"labels": label_names([{"label": name} for row in rows for name in labels_of(row)])}
+    labels = [{"label": name} for row in rows for name in labels_of(row)]
+    if not labels:
+        raise ValueError(f"`rows` must have labels. Received: {len(rows)} rows without any.")
+    return {"labels": label_names(labels)}
 
 
 def labels_of(row):
@@ -34,6 +37,9 @@ def labels_of(row):
     Returns:
         list of str, maybe none.
 
+    Raises:
+        ValueError: `labels` is something else.
+
     Example:
         >>> labels_of({"labels": "sport|politics"}), labels_of({"labels": []})
         (['sport', 'politics'], [])
@@ -41,6 +47,11 @@ def labels_of(row):
     labels = row["labels"]
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(SEPARATOR) if label.strip()]
+    if not isinstance(labels, (list, tuple, set)):
+        raise ValueError(
+            f"{place_of(row)}: `labels` must be a list, or a str with `{SEPARATOR}` between. "
+            f"Received: {labels!r:.80}."
+        )
     return [str(label) for label in labels]
 
 
@@ -93,8 +104,8 @@ def targets_of(rows, labels):
         for label in labels_of(row):
             if label not in places:
                 raise ValueError(
-                    f"{getattr(row, 'where', '') or f'rows[{number}]'}: `labels` must be some of "
-                    f"{', '.join(labels)}. Received: {label!r}."
+                    f"{place_of(row, number)}: `labels` must be some of {', '.join(labels)}. "
+                    f"Received: {label!r}."
                 )
             targets[number, places[label]] = 1
     return targets

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasllm.data.rows import place_of
 from kerasllm.data.squad import gold_answers
 from kerasllm.evaluation.answers import AnswersResult, evaluate_answers
 from kerasllm.models.span_labeler import SpanLabeler
@@ -226,7 +227,8 @@ def _text_of(answer):
 
 def _windows(model, rows, max_length, stride=None):
     questions, contexts = ([row[name] for row in rows] for name in ("question", "context"))
-    stride = stride or max(longest_row(model, max_length) // STRIDES, 1)
+    longest = longest_row(model, max_length)
+    stride = max(longest // STRIDES, 1) if stride is None else stride
     return windows_of(model, questions, contexts, max_length, stride)
 
 
@@ -238,8 +240,8 @@ def _gold_span(row, number):
     text, start = Counter(gold).most_common(1)[0][0]
     if row["context"][start : start + len(text)] != text:
         raise ValueError(
-            f"{getattr(row, 'where', '') or f'rows[{number}]'}: `answer_start` must be where the "
-            f"answer begins in the context. Received: {start} for {text[:40]!r}, and there "
+            f"{place_of(row, number)}: `answer_start` must be where the answer begins in the "
+            f"context. Received: {start} for {text[:40]!r}, and there "
             f"{row['context'][start : start + 40]!r}."
         )
     return start, start + len(text)

@@ -26,6 +26,7 @@ OPTIONAL_COLUMNS = ()
 INPUTS = ("text",)
 MONITOR = "val_loss"
 RESULT = LanguageResult
+MASK_RATE, RANDOM_RATE = 0.85, 0.0  # the rest stays, as in the published code
 WEIGHT = 50.0  # of the detector's loss: section 3.1 and table 6 of the paper
 
 __all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
@@ -87,8 +88,8 @@ def dataset(
     packed=True,
     blank_lines=True,
     rate=0.15,
-    mask_rate=0.85,
-    random_rate=0.0,
+    mask_rate=MASK_RATE,
+    random_rate=RANDOM_RATE,
     **streaming,
 ):
     """Make batches out of plain text, masked anew in each pass of training.
@@ -126,7 +127,6 @@ def dataset(
         source,
         text_rows(tokenizer, length, packed=packed, blank_lines=blank_lines),
         functools.partial(_masked, masking(tokenizer, whole_words=whole_words, **options)),
-        blank_lines=blank_lines,
         **dict(batch_size=batch_size, training=training, seed=seed),
         **streaming,
     )
@@ -158,6 +158,7 @@ def predict(model, rows, *, max_length=None, batch_size=32):
         float64 `(rows, 3)`, as `evaluation.language.evaluate_tokens` takes it.
     """
     longest_row(model, max_length)  # it needs a tokenizer
-    mask = functools.partial(_masked, masking(model.tokenizer))
+    mask = masking(model.tokenizer, mask_rate=MASK_RATE, random_rate=RANDOM_RATE)
+    mask = functools.partial(_masked, mask)
     options = dict(max_length=max_length, batch_size=batch_size)
     return scores(model, rows, mask, output="tokens", **options)

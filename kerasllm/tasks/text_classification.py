@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from kerasllm.data.batches import batches
-from kerasllm.data.rows import label_ids, label_names
+from kerasllm.data.rows import label_ids, label_names, place_of
 from kerasllm.evaluation import ClassificationResult, evaluate_scores
 from kerasllm.models.text_classifier import TextClassifier
 
@@ -57,7 +57,7 @@ def encode(model, rows, max_length=None):
 def features(model, rows, max_length=None):
     """Turn the texts of rows into the model's inputs, as `encode` does."""
     max_length = longest_row(model, max_length)
-    return model.tokenizer([row["text"] for row in rows], _pairs(rows), max_length=max_length)
+    return model.tokenizer([row["text"] for row in rows], pairs_of(rows), max_length=max_length)
 
 
 def longest_row(model, max_length=None):
@@ -87,13 +87,24 @@ def longest_row(model, max_length=None):
     return longest if max_length is None else max_length
 
 
-def _pairs(rows):
+def pairs_of(rows):
+    """Return the second texts of rows.
+
+    Args:
+        rows: list of dicts, with `text_pair` in all or in none.
+
+    Returns:
+        list of str, or None.
+
+    Raises:
+        ValueError: a pair is incomplete (the message says in which row), or there are no rows.
+    """
     if not rows:
         raise ValueError("`rows` must hold at least one row. Received: none.")
     pairs = [row["text_pair"] for row in rows if "text_pair" in row]
     if 0 < len(pairs) < len(rows):
         alone = next(i for i, row in enumerate(rows) if "text_pair" not in row)
-        where = getattr(rows[alone], "where", f"rows[{alone}]")
+        where = place_of(rows[alone], alone)
         raise ValueError(f"{where}: `text_pair` must be in all rows or in none (fill it in).")
     return pairs or None
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from kerasllm.data.rows import place_of
 from kerasllm.evaluation.numbers import NumbersResult, evaluate_numbers
 from kerasllm.models.text_classifier import TextClassifier
 from kerasllm.tasks import text_classification
@@ -72,8 +73,7 @@ def _number(row, place):
         number = np.nan
     if not np.isfinite(number):
         raise ValueError(
-            f"{getattr(row, 'where', '') or f'rows[{place}]'}: `score` must be a number. Received: "
-            f"{row['score']!r}."
+            f"{place_of(row, place)}: `score` must be a number. Received: {row['score']!r:.80}."
         )
     return number
 

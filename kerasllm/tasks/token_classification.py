@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kerasllm.data.rows import Row, label_ids, label_names
+from kerasllm.data.rows import Row, label_ids, label_names, place_of
 from kerasllm.data.sentences import CHINESE
 from kerasllm.evaluation.entities import (
     OUTSIDE,
@@ -51,6 +51,7 @@ class TaggedWord(NamedTuple):
 
 def head(rows):
     """What a model's head must be for these rows: it has their tags."""
+    _check_words(rows)
     tags = {str(tag) for row in rows for tag in row["tags"]}
     names = label_names([{"label": tag} for tag in tags])
     return {"labels": tuple(sorted(names, key=lambda name: name != OUTSIDE))}
@@ -236,21 +237,26 @@ def _separator(tokens):
 
 def _tag_ids(model, rows):
     """The class ids of each row's tags, an int32 array `(words,)` a row."""
-    flat = []
-    for number, row in enumerate(rows):
-        where = getattr(row, "where", "") or f"rows[{number}]"
-        if not _is_words(row["tokens"]) or len(row["tokens"]) != len(row["tags"]):
-            raise ValueError(
-                f"{where}: `tags` must be a list, one for each str in `tokens`. Received: "
-                f"{str(row['tags'])[:60]} for {str(row['tokens'])[:60]}."
-            )
-        flat += [Row({"label": tag}, where=where) for tag in row["tags"]]
+    _check_words(rows)
+    flat = [
+        Row({"tags": tag}, where=place_of(row, number))
+        for number, row in enumerate(rows)
+        for tag in row["tags"]
+    ]
     ends = np.cumsum([len(row["tags"]) for row in rows])
-    return np.split(label_ids(flat, model.labels), ends[:-1])
+    return np.split(label_ids(flat, model.labels, column="tags"), ends[:-1])
 
 
-def _is_words(tokens):
-    return isinstance(tokens, (list, tuple)) and all(isinstance(word, str) for word in tokens)
+def _check_words(rows):
+    """Check that rows have words, and a tag for each."""
+    for number, row in enumerate(rows):
+        tokens, tags = row["tokens"], row["tags"]
+        lists = isinstance(tokens, (list, tuple)) and isinstance(tags, (list, tuple))
+        if not lists or len(tokens) != len(tags) or not all(isinstance(x, str) for x in tokens):
+            raise ValueError(
+                f"{place_of(row, number)}: `tags` must be a list, one for each str in `tokens`. "
+                f"Received: {str(tags)[:60]} for {str(tokens)[:60]}."
+            )
 
 
 def _places(model, rows, max_length, stride=None):
