@@ -11,7 +11,6 @@ many machines under `flwr run`.
 """
 
 import argparse
-import functools
 
 import keras
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -39,15 +38,15 @@ def own_rows(options, client, clients):
 def client_app(options):
     """What runs where the rows are."""
     app = ClientApp()
-    model = functools.cache(lambda: new_model(options))
 
     @app.train()
     def train(message, context):
         place = context.node_config
         rows = own_rows(options, int(place["partition-id"]), int(place["num-partitions"]))
-        model().set_weights(message.content["arrays"].to_numpy_ndarrays())
+        model = new_model(options)  # not kept from round to round: Ray could not copy it
+        model.set_weights(message.content["arrays"].to_numpy_ndarrays())
         history = fit(
-            model(),
+            model,
             rows,
             epochs=1,
             learning_rate=options.learning_rate,
@@ -56,7 +55,7 @@ def client_app(options):
             progress=False,
         )
         found = {"loss": history["loss"][-1], "num-examples": len(rows)}
-        content = {"arrays": ArrayRecord(model().get_weights()), "metrics": MetricRecord(found)}
+        content = {"arrays": ArrayRecord(model.get_weights()), "metrics": MetricRecord(found)}
         return Message(content=RecordDict(content), reply_to=message)
 
     return app

@@ -4,6 +4,7 @@ Only `click` is imported before a verb runs, so that `--help` answers at once.
 """
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -175,6 +176,7 @@ def _fractions(split):
 @click.option(
     "--freeze-blocks", type=int, help="Keep the embedding and so many of the lowest blocks."
 )
+@click.option("--last-layer-only", is_flag=True, help="Keep all but the last layer of the head.")
 @click.option("--patience", type=int, help="Stop after so many epochs without a better one.")
 @max_length
 @click.option(
@@ -335,6 +337,7 @@ def generation_options(function):
 @click.argument("prompts", nargs=-1)
 @generation_options
 @click.option("--num-beams", type=int, help="Texts followed at once, for a likelier one.")
+@click.option("--length-penalty", type=float, help="With beams, more than 0 favours longer texts.")
 @click.option(
     "--early-stopping",
     type=click.Choice(tuple(EARLY_STOPPING)),
@@ -343,7 +346,9 @@ def generation_options(function):
 )
 @click.option("--num-sequences", type=int, help="Texts for each prompt.")
 @as_json
-def generate(model, prompts, num_beams, early_stopping, num_sequences, as_json, **options):
+def generate(
+    model, prompts, num_beams, length_penalty, early_stopping, num_sequences, as_json, **options
+):
     """Write on from PROMPTS with MODEL, or answer them (translations, summaries).
 
     Without PROMPTS, each line of standard input is one. A text appears as it is written.
@@ -355,8 +360,13 @@ def generate(model, prompts, num_beams, early_stopping, num_sequences, as_json, 
     if not prompts:
         raise click.UsageError("There are no prompts: give some, or lines on standard input.")
     options = _given(options)
-    search = {"num_beams": num_beams, "early_stopping": early_stopping}
-    search = _given({**search, "num_sequences": num_sequences})
+    search = {
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+        "num_sequences": num_sequences,
+    }
+    search = _given(search)
     runs = _runs()
     model = runs.writer(model)
     if as_json:
@@ -386,13 +396,11 @@ def chat(model, system, **options):
 
 
 def _turns():
-    """The lines of a conversation: asked for in a terminal, else those of standard input."""
-    if not sys.stdin.isatty():
-        yield from _lines(sys.stdin.buffer)
-        return
+    """The lines of a conversation, each as it comes; in a terminal they are asked for."""
     while True:
-        click.echo("> ", nl=False, err=True)
-        line = sys.stdin.readline().strip()
+        if sys.stdin.isatty():
+            click.echo("> ", nl=False, err=True)
+        line = sys.stdin.buffer.readline().decode("utf-8", "replace").strip()
         if not line:
             return
         yield line
@@ -413,17 +421,24 @@ def _write(pieces):
 @click.argument("target", type=click.Choice(("saved_model", "tflite", "litert_lm")))
 @click.argument("output", type=click.Path())
 @click.option(
-    "--quantize", type=click.Choice(("float16", "int8")), help="For tflite: smaller weights."
+    "--quantize",
+    type=click.Choice(("float16", "int8")),
+    help="For tflite, and int8 for litert_lm: smaller weights.",
 )
 @max_length
+@click.option(
+    "--max-tokens", type=int, help="For litert_lm: tokens of prompt and answer that it holds."
+)
 @click.option(
     "--version", type=int, help="For saved_model: number of the version; the next one if left out."
 )
 @as_json
 def export(model, target, output, as_json, **options):
     """Export MODEL to OUTPUT, and verify that the artefact equals it."""  # fmt: skip
-    runs = _runs()
-    report = runs.export(model, target, output, **_given(options))
+    runs, options = _runs(), _given(options)
+    for name in options.keys() - inspect.signature(runs.TARGETS[target]).parameters.keys():
+        raise click.UsageError(f"{target} has no --{name.replace('_', '-')}.")
+    report = runs.export(model, target, output, **options)
     if as_json:
         _print_json(report.to_dict())
     else:

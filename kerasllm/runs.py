@@ -1,7 +1,7 @@
 """From files to results: what each verb of the command line does, as one function each.
 
 A run is a folder: a model in Hugging Face's layout, `run.json` (settings, history, evaluation,
-exports) and `report.html`, the same for people.
+exports, example rows) and `report.html`, the same for people.
 """
 
 import contextlib
@@ -19,7 +19,9 @@ from kerasllm.data import SAMPLES
 from kerasllm.data.rows import read_rows, split_rows
 from kerasllm.data.texts import lines
 from kerasllm.evaluation import write_report
+from kerasllm.evaluation.result import plain
 from kerasllm.export import TARGETS, load_artefact
+from kerasllm.interpretation import example_pictures, example_rows
 from kerasllm.models import CausalLM
 from kerasllm.models.classifier import stored_labels
 from kerasllm.tasks import TASKS, chat, name_of, task_named, text_classification
@@ -118,7 +120,8 @@ def train(
             seed=seed,
             **recipe,
         )
-        found = _evaluation(trained, rows[2] or rows[1], max_length, batch_size)
+        tested = _tested(rows[2] or rows[1])
+        found = _evaluation(trained, tested, max_length, batch_size)
         run = {
             "title": pathlib.Path(output).name,
             "settings": {name: value for name, value in settings.items() if value is not None},
@@ -128,10 +131,12 @@ def train(
             "evaluation": found,
             "exports": [],
         }
-        if chief:
-            trained.save_pretrained(aside)
-            _write_run(aside, run)
-    return run if chief else None
+        if not chief:
+            return None
+        trained.save_pretrained(aside)
+        run = plain({**run, "examples": example_rows(trained, tested)})
+        _write_run(aside, run, trained)
+    return run
 
 
 @contextlib.contextmanager
@@ -226,11 +231,14 @@ def _count(rows):
     return None if isinstance(rows, str) else len(rows or [])
 
 
+def _tested(rows):
+    """The rows of an evaluation: all of them, also where they would be streamed."""
+    return read_rows(rows, ("text",)) if isinstance(rows, str) else rows or []
+
+
 def _evaluation(model, rows, max_length, batch_size):
     if not rows:
         return None
-    if isinstance(rows, str):
-        rows = read_rows(rows, ("text",))
     return evaluate_model(model, rows, max_length=max_length, batch_size=batch_size).to_dict()
 
 
@@ -248,8 +256,8 @@ def result(run):
     return found and TASKS[run["settings"]["task"]].RESULT.from_dict(found)
 
 
-def _write_run(folder, run):
-    text = json.dumps(run, ensure_ascii=False, indent=2, default=str) + "\n"
+def _write_run(folder, run, model):
+    text = json.dumps(run, ensure_ascii=False, indent=2, default=str, allow_nan=False) + "\n"
     with whole(folder / RUN_FILE) as aside:
         aside.write_text(text, encoding="utf-8")
     write_report(
@@ -258,6 +266,7 @@ def _write_run(folder, run):
         settings=run["settings"],
         history=run["history"],
         result=result(run),
+        examples=example_pictures(model, run.get("examples", [])),  # an older run has none
         exports=run["exports"],
         seconds=run["seconds"],
     )
@@ -290,8 +299,15 @@ def evaluate(
             title=f"{pathlib.Path(model).name} on {pathlib.Path(str(data)).name}",
             settings={"model": model, "data": data, "max_length": max_length},
             result=found,
+            examples=_examples(loaded, rows),
         )
     return found
+
+
+def _examples(loaded, rows):
+    """Pictures of a model; an artefact shows nothing of its inside."""
+    is_model = isinstance(loaded, keras.Model)
+    return example_pictures(loaded, example_rows(loaded, rows)) if is_model else []
 
 
 def predict(
@@ -460,12 +476,14 @@ def export(model, target, output, **options):
     """
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {', '.join(TARGETS)}. Received: {target!r}.")
-    report = TARGETS[target](load_model(model), output, **options)
+    loaded = load_model(model)
+    report = TARGETS[target](loaded, output, **options)
     run_file = pathlib.Path(model) / RUN_FILE
     if run_file.is_file() and os.access(run_file.parent, os.W_OK):
         run = read_json(run_file)
         others = [found for found in run["exports"] if found["path"] != report.path]
-        _write_run(run_file.parent, {**run, "exports": [*others, report.to_dict()]})
+        run = plain({**run, "exports": [*others, report.to_dict()]})
+        _write_run(run_file.parent, run, loaded)
     return report
 
 

@@ -246,6 +246,14 @@ def test_frozen_blocks_stay_and_layer_rates_fall():
     assert (model.optimizer.decay, model.optimizer.global_clipnorm) == (0.1, 1.0)
 
 
+def test_the_last_layer_alone_learns():
+    model = classifier()
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    fit(model, TRAIN, epochs=1, last_layer_only=True, **QUICK)
+    changed = {w.path for w in model.weights if (w.numpy() != before[w.path]).any()}
+    assert changed == {"classifier/kernel", "classifier/bias"}
+
+
 def test_mixed_precision_trains():
     model = classifier(dtype="mixed_float16")
     history = fit(model, TRAIN, TRAIN, epochs=6, **QUICK)

@@ -1,6 +1,7 @@
 """`kerasllm.interpretation`: attention as computed by hand, shares that add up."""
 
 import types
+import xml.etree.ElementTree
 
 import keras
 import numpy as np
@@ -11,15 +12,19 @@ from kerasllm import (
     CausalLM,
     Seq2SeqLM,
     SpanLabeler,
+    TextClassifier,
     TokenClassifier,
     TransformerConfig,
     families,
 )
+from kerasllm.evaluation.plots import to_svg
 from kerasllm.interpretation import (
     Attention,
     alignment,
     attention_rollout,
     attention_weights,
+    example_pictures,
+    example_rows,
     integrated_gradients,
     plot_attention,
     plot_attribution,
@@ -131,3 +136,86 @@ def test_pictures_and_page(model, tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "<b>" not in page and "&lt;" in page and "A &lt;title&gt;" in page
     assert page.count('class="for"') + page.count('class="against"') == len(hostile.tokens)
+
+
+LONG = "The film is not bad at all, and good. " * 8
+
+
+def tagger_of(model, labels=("O", "B-X", "I-X")):
+    options = dict(family="bert", labels=labels, tokenizer=model.tokenizer)
+    return TokenClassifier(len(labels), model.config, **options)
+
+
+def drawn(model, rows):
+    """The titles of the pictures of rows, each picture a whole SVG."""
+    pictures = example_pictures(model, example_rows(model, rows))
+    for picture in pictures:
+        xml.etree.ElementTree.fromstring(to_svg(picture.figure))
+    return [picture.title for picture in pictures]
+
+
+def test_the_first_short_rows_are_examples_or_else_the_shortest(model):
+    rows = [{"text": text} for text in (LONG, "", TEXT, LONG + LONG, "A good film.", "Bad film?")]
+    assert example_rows(model, rows) == [rows[2], rows[4]]
+    assert example_rows(model, rows, count=1) == [rows[2]]
+    longer = [{"text": text} for text in ("." * 40, "", "." * 30, "." * 35)]
+    assert example_rows(model, longer) == [longer[2], longer[3]]
+    assert example_rows(model, []) == example_rows(model, [{"text": ""}]) == []
+
+
+def test_pictures_of_classifiers_and_taggers(model):
+    heads = "Each head of the last layer"
+    found = drawn(model, [{"text": TEXT, "label": "bad"}, {"text": "A good film.", "label": "bad"}])
+    assert found[:2] == [TEXT, heads] and found[3] == "A good film." and len(found) == 5
+    assert all(any(f"{label!r} hangs on" in found[i] for label in LABELS) for i in (2, 4))
+    rows = [{"tokens": ["不", "好", "\x01", "<b>", "$x$", "吗"], "tags": ["O"] * 6}]
+    assert drawn(tagger_of(model), rows)[:2] == ["不 好 \x01 <b> $x$ 吗", heads]
+    assert len(drawn(tagger_of(model, ("O",)), rows)) == 2  # no tag whose share there could be
+    pairs = [{"text": "not bad", "text_pair": "so good", "score": 1.0}]
+    score = TextClassifier(1, model.config, family="bert", labels=["score"])
+    score.tokenizer = model.tokenizer
+    assert drawn(score, pairs) == ["not bad | so good", heads, "What 'score' hangs on"]
+
+
+def test_of_a_long_text_a_part_is_drawn(model):
+    config = model.config
+    labeler = SpanLabeler(config, family="bert", tokenizer=model.tokenizer)
+    question = {"question": "Is it bad?", "context": LONG, "answers": ["not bad"]}
+    whole, heads = example_pictures(labeler, [question])
+    axes = whole.figure.axes[0]
+    asked = model.tokenizer(["Is it bad?"], max_length=64)["token_ids"].shape[1]
+    assert len(axes.get_yticks()) == asked and len(axes.get_xticks()) == 24
+    assert len(heads.figure.axes) == config.num_heads
+    first, _ = example_pictures(model, [{"text": LONG}])
+    axes = first.figure.axes[0]
+    words = [label.get_text() for label in axes.get_xticklabels()]
+    assert words == [label.get_text() for label in axes.get_yticklabels()] and len(words) == 24
+    seen = attention_weights(model, LONG)
+    sums = seen.weights[-1].mean(axis=0).sum(axis=0)
+    assert words == [seen.keys[i] for i in sorted(np.argsort(-sums)[:24])]
+
+
+def test_pictures_of_models_that_write(small):
+    assert len(drawn(small.causal_lm, [{"text": small.text}])) == 2
+    assert len(drawn(small.causal_lm, [{"prompt": "Not bad?", "response": small.text}])) == 2
+    rows = [{"source": [small.text, LONG], "target": "好"}, {"source": LONG, "target": "好"}]
+    pictures = example_pictures(small.seq2seq, example_rows(small.seq2seq, rows))
+    assert len(pictures) == 2 and pictures[0].about.endswith("…")
+    axes = pictures[0].figure.axes[0]
+    assert len(axes.get_xticks()) == 24 and 0 < len(axes.get_yticks()) <= 24
+    (spoiled,) = drawn(small.seq2seq, [{"text": small.text}])
+    assert spoiled == small.text
+
+
+def test_what_has_no_attention_has_no_examples(model):
+    recurrent = TextClassifier(2, "lstm_small")
+    recurrent.tokenizer = model.tokenizer
+    assert example_rows(recurrent, [{"text": TEXT}]) == []
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "bfloat16"])
+def test_half_precision_has_the_same_pictures(dtype):
+    model = tiny_classifier(dtype)
+    assert len(drawn(model, [{"text": TEXT}])) == 3
+    assert attention_weights(model, TEXT).weights.dtype == np.float32
+    assert integrated_gradients(model, TEXT).shares.dtype == np.float32

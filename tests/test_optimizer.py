@@ -5,8 +5,9 @@ import tensorflow as tf
 from keras_file import round_trip
 from tiny_task import classifier, rows
 
+from kerasllm.models import MaskedLM, SentenceEncoder
 from kerasllm.tasks import text_classification
-from kerasllm.training import AdamW, LinearWarmup, freeze, layer_rates
+from kerasllm.training import AdamW, LinearWarmup, freeze, freeze_all_but_last, layer_rates
 
 STEPS = 20
 SHAPES = {"kernel": (4, 3), "bias": (3,), "gamma": (5,), "beta": (5,), "embeddings": (6, 4)}
@@ -241,3 +242,21 @@ def test_frozen_layers_keep_their_weights():
 def test_freeze_checks_blocks(blocks):
     with pytest.raises(ValueError, match=f"`blocks` must be between 0 and 2.*{blocks}"):
         freeze(classifier(num_layers=2).bert, blocks)
+
+
+def test_but_for_the_last_layer_all_stays():
+    model = classifier()
+    freeze_all_but_last(model)
+    model.compile(AdamW(0.01), text_classification.loss())
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    model.train_on_batch(*batch(model))
+    changed = {w.path for w in model.weights if (w.numpy() != before[w.path]).any()}
+    assert changed == {"classifier/kernel", "classifier/bias"}
+
+
+@pytest.mark.parametrize("kind", [MaskedLM, SentenceEncoder])
+def test_a_head_without_a_dense_layer_at_its_end_is_refused(kind):
+    model = kind(classifier().bert, family="bert")
+    with pytest.raises(ValueError, match=f"`model` must have a head.*{kind.__name__}"):
+        freeze_all_but_last(model)
+    assert model.trainable_weights  # none is frozen by then

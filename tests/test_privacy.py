@@ -8,7 +8,7 @@ from tiny_task import classifier, rows
 
 from kerasllm.data.batches import batches
 from kerasllm.training import Privacy, fit
-from kerasllm.training.privacy import private_step
+from kerasllm.training.privacy import _row, private_step
 
 
 class Exact(Privacy):
@@ -42,6 +42,28 @@ def test_a_step_is_the_mean_of_clipped_gradients():
     step((tf.nest.map_structure(tf.constant, inputs), tf.constant(targets)))
     for weight, old, gradient in zip(model.trainable_weights, before, wanted):
         np.testing.assert_allclose(weight.numpy(), old - gradient, atol=1e-5)
+
+
+def test_a_row_loses_its_padding_alone():
+    features = {"token_ids": [[5, 6, 7], [8]], "decoder_token_ids": [[1], [2, 3]]}
+    masks = {"padding_mask": [[1, 1, 1], [1, 0, 0]], "decoder_padding_mask": [[1, 0], [1, 1]]}
+    features["token_ids"][1] += [0, 0]
+    features["decoder_token_ids"][0] += [0]
+    x = {name: tf.constant(values) for name, values in {**features, **masks}.items()}
+    y, weight = tf.constant([[9, 0], [9, 9]]), tf.constant([[1.0, 0.0], [1.0, 1.0]])
+    row, targets, weights = _row((x, y, weight), 1)
+    assert {name: values.numpy().tolist() for name, values in row.items()} == {
+        "token_ids": [[8]],
+        "padding_mask": [[1]],
+        "decoder_token_ids": [[2, 3]],
+        "decoder_padding_mask": [[1, 1]],
+    }
+    assert targets.numpy().tolist() == [[9, 9]] and weights.numpy().tolist() == [[1.0, 1.0]]
+    row, targets, weights = _row((x, y, weight), 0)
+    assert row["token_ids"].shape == (1, 3) and targets.numpy().tolist() == [[9]]
+    of_row = {name: x[name] for name in ("token_ids", "padding_mask")}
+    row, targets, weights = _row((of_row, tf.constant([[1, 0, 1], [0, 1, 1]])), 1)
+    assert targets.numpy().tolist() == [[0, 1, 1]] and weights is None  # labels, not tokens
 
 
 def test_noise_is_as_large_as_it_should_be():
@@ -93,6 +115,19 @@ def test_training_spends_what_may_be_spent():
     assert 7.5 < history["epsilon"][-1] <= 8.0
     assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
     assert "train_step" not in vars(model)
+
+
+def test_the_accountant_agrees_with_another():
+    accounting = pytest.importorskip("dp_accounting", reason="dp-accounting isn't installed")
+    pld = pytest.importorskip("dp_accounting.pld", reason="dp-accounting isn't installed")
+    rate, steps = 256 / 6920, 140
+    privacy = Privacy(3.0)
+    noise = privacy.noise(rate, steps)
+    event = accounting.GaussianDpEvent(noise)
+    event = accounting.SelfComposedDpEvent(accounting.PoissonSampledDpEvent(rate, event), steps)
+    other = pld.PLDAccountant()  # privacy loss distributions: exact but for rounding
+    found = other.compose(event).get_epsilon(privacy.delta)
+    assert 0.85 * 3.0 < found <= privacy.spent(rate, noise, steps) <= 3.0
 
 
 def test_without_noise_it_learns():

@@ -1,5 +1,6 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -36,6 +37,8 @@ def test_a_run_is_a_model_with_its_record_and_report(trained):
     page = (trained.folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/svg+xml" in page
     assert f"{result.accuracy:.3f}"[:4] in page
+    assert run["examples"] == rows(16, seed=1)[:2]
+    assert "What the model looks at" in page and "hangs on" in page
     model = BertClassifier.from_pretrained(trained.folder)
     assert model.labels == ("negative", "positive")
     assert (model.config.max_length, model.config.num_layers) == (16, 2)
@@ -131,7 +134,35 @@ def test_evaluate_gives_the_run_s_figures_for_model_and_artefacts(trained, expor
 def test_evaluate_writes_a_report(trained, tmp_path):
     runs.evaluate(trained.folder, trained.test, report=tmp_path / "page.html")
     assert names(tmp_path) == ["page.html"]
-    assert "run on test.csv" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "run on test.csv" in page and "What the model looks at" in page
+
+
+def test_artefacts_and_recurrent_models_have_no_such_pictures(trained, exported, tmp_path):
+    runs.evaluate(exported.saved_model, trained.test, report=tmp_path / "page.html")
+    runs.train("rnn_small", trained.train, tmp_path / "out", test=trained.test, **QUICK)
+    for page in (tmp_path / "page.html", tmp_path / "out" / "report.html"):
+        assert "What the model looks at" not in page.read_text(encoding="utf-8")
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    columns = {"text": "text", "score": "score"}
+    numbers = [{"text": row["text"], "score": 0.5} for row in rows(8)]
+    source = write_csv(tmp_path / "alike.csv", numbers, header=tuple(columns))
+    broken = {"callbacks": [keras.callbacks.LambdaCallback(on_epoch_end=_lose)]}
+    options = {**QUICK, **broken, "task": "text_regression"}
+    run = runs.train("bert_tiny", source, tmp_path / "out", test=source, **options)
+    text = (tmp_path / "out" / "run.json").read_text(encoding="utf-8")
+    stored = json.loads(text, parse_constant=pytest.fail)
+    assert run["history"]["loss"] == stored["history"]["loss"] == [None]
+    assert stored["evaluation"]["spearman"] is None
+    found = runs.result(stored)
+    assert np.isnan(found.spearman) and found.error >= 0
+    assert found.notes == ("All numbers are alike, so there is no correlation.",)
+
+
+def _lose(epoch, logs):
+    logs["loss"] = float("inf")
 
 
 @pytest.mark.parametrize("target", ["saved_model", "tflite"])
@@ -156,6 +187,7 @@ def test_exports_are_added_to_the_run(trained, exported):
     assert all(export["label_flips"] == 0 for export in run["exports"])
     page = (trained.folder / "report.html").read_text(encoding="utf-8")
     assert str(exported.tflite) in page
+    assert "What the model looks at" in page  # the page is written anew, its pictures too
 
 
 def test_names_are_those_of_the_dicts():

@@ -54,8 +54,14 @@ def results(tmp_path_factory):
     return result
 
 
-@pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("training", ["task", "options"])
+TRAININGS = [
+    *((name, training) for name in OTHERS for training in ("task", "options")),
+    *((name, "tasks") for name in OTHERS if name != "parameter_server"),
+    ("parameter_server", "even_tasks"),
+]
+
+
+@pytest.mark.parametrize(("name", "training"), TRAININGS)
 def test_it_does_what_one_device_does(results, name, training):
     ours, theirs = results(name), results("default")
     keys = [key for key in theirs if key.startswith(f"{training}: ")]

@@ -1,8 +1,9 @@
 """Train under a strategy, in a process (or cluster) of its own: `… NAME DEVICES RESULT.npz`.
 
-Three trainings one after another: `task` as users fine-tune, with `fit` and batches that don't fill
-up; `options` with all of Keras' options that strategies are known to break; `dropout` in half
-precision. The result holds, for each, the loss of each step, figures, scores and weights.
+Trainings one after another: `task` as users fine-tune, with `fit` and batches that don't fill up;
+`options` with all of Keras' options that strategies are known to break; `tasks`, several at once;
+`dropout` in half precision. The result holds, for each, the loss of each step, figures, scores and
+weights.
 """
 
 import sys
@@ -10,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+import tiny_tasks
 from tiny_task import classifier, rows
 
 from kerasllm.tasks import text_classification
@@ -111,6 +113,33 @@ def options(place):
     }
 
 
+def tasks(place):
+    """Two tasks on one backbone, the last batch of one with less rows than there are replicas."""
+    return _tasks(place, {"masked": 1, "sentiment": 3}, (9, 37))
+
+
+def even_tasks(place):
+    """Two tasks whose rows can all be cut in halves."""
+    return _tasks(place, {"sentiment": 3, "stars": 1}, (36, 20))
+
+
+def _tasks(place, weights, counts):
+    with place.scope():
+        model = tiny_tasks.several(weights, rate=0.0)
+    losses = Losses()
+    train = {name: tiny_tasks.rows(count, 1) for name, count in zip(weights, counts)}
+    validation = dict.fromkeys(weights, tiny_tasks.rows(9, 2))
+    options = {**RECIPE, "epochs": 2, "batch_size": 16, "progress": False}
+    history = fit(model, train, validation, callbacks=[losses], **options)
+    # How Keras shows the loss of one of several outputs depends on how uneven batches are cut.
+    shown = {name: x for name, x in history.items() if name.startswith("val_") or name == "loss"}
+    return {
+        "losses": losses.found,
+        **shown,
+        **{f"weight {i}": weight.numpy() for i, weight in enumerate(model.trainable_weights)},
+    }
+
+
 def dropout(place):
     """Random numbers, and a loss scale."""
     with place.scope():
@@ -124,7 +153,12 @@ def main(name, devices, result):
     keras.utils.set_random_seed(0)
     place = strategy(name, devices=int(devices) or None)
     found = {"replicas": place.num_replicas_in_sync}
-    for training in (task, options, dropout):
+    trainings = [task, options, tasks, dropout]
+    if name == "parameter_server":  # `Part` is of all tensors of a batch alike
+        trainings.remove(tasks)
+    if name in ("default", "parameter_server"):
+        trainings.append(even_tasks)
+    for training in trainings:
         for key, value in training(place).items():
             found[f"{training.__name__}: {key}"] = value
     if is_chief(place):

@@ -10,6 +10,7 @@ from kerasllm.interpretation.attention import (
     attention_rollout,
     attention_weights,
 )
+from kerasllm.interpretation.examples import example_pictures, example_rows
 from kerasllm.interpretation.gradients import Attribution, integrated_gradients
 from kerasllm.interpretation.pictures import (
     plot_attention,
@@ -24,6 +25,8 @@ __all__ = [
     "alignment",
     "attention_rollout",
     "attention_weights",
+    "example_pictures",
+    "example_rows",
     "integrated_gradients",
     "plot_attention",
     "plot_attribution",

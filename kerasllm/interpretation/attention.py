@@ -59,13 +59,14 @@ def attention_weights(model, text, text_pair=None, *, max_length=None) -> Attent
     return Attention(tokens, tokens, np.stack([x[0, :, :length, :length] for x in found]))
 
 
-def alignment(model, source, target) -> Attention:
+def alignment(model, source, target, *, max_length=None) -> Attention:
     """Return where each token of an answer looks in the source, for each head of each layer.
 
     Args:
         model: `Seq2SeqLM` with its tokenizer.
         source: str.
         target: str, the answer, as of `model.generate(source)`.
+        max_length: int or None: both are cut to so many tokens; None for all the model can take.
 
     Returns:
         `Attention`, with the answer's tokens as queries (each when it is about to be written) and
@@ -78,7 +79,7 @@ def alignment(model, source, target) -> Attention:
         Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and
         Translate", section 5.2.2.
     """
-    inputs, (answer,), _ = encode(model, [{"source": source, "target": target}])
+    inputs, (answer,), _ = encode(model, [{"source": source, "target": target}], max_length)
     found = _recorded(model, inputs)
     # The encoder's layers come first; then, in each of the decoder's, itself and the source.
     across = found[model.config.num_layers + 1 :: 2]
@@ -146,4 +147,4 @@ def _read(tokenizer, token_id):
 def _recorded(model, inputs):
     with recorded_attention() as found:
         model(inputs)
-    return [ops.convert_to_numpy(weights) for weights in found]
+    return [ops.convert_to_numpy(ops.cast(weights, "float32")) for weights in found]

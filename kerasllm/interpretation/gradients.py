@@ -75,13 +75,13 @@ def integrated_gradients(
     logits = outputs(whole)
     index, name = _target(model, logits[0].numpy(), target)
     points = (np.arange(steps, dtype="float32") + 0.5) / steps
-    points = tf.constant(points[:, np.newaxis, np.newaxis])
+    points = tf.constant(points[:, np.newaxis, np.newaxis], whole.dtype)
     with tf.GradientTape() as tape:
         between = empty + points * (whole - empty)  # (steps, length, embed_dim)
         tape.watch(between)
         chosen = tf.gather_nd(outputs(between), [(i, *index) for i in range(steps)])
-    mean = tf.reduce_mean(tape.gradient(chosen, between), axis=0)
-    shares = tf.reduce_sum(mean * (whole - empty)[0], axis=-1)
+    mean = tf.reduce_mean(tf.cast(tape.gradient(chosen, between), "float32"), axis=0)
+    shares = tf.reduce_sum(mean * tf.cast(whole - empty, "float32")[0], axis=-1)
     return Attribution(
         tokens=token_texts(model.tokenizer, inputs["token_ids"][0]),
         shares=shares.numpy(),

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from kerasllm.atomic import whole
-from kerasllm.evaluation.plots import picture
+from kerasllm.evaluation.plots import picture, shown
 
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)  # for and against, told apart by colour-blind eyes
 HEADS = 4  # in a row of a picture
@@ -52,8 +52,8 @@ def plot_attention(attention, layer=-1, head=None):
     """
     weights = attention.weights[layer]
     weights = weights.mean(axis=0) if head is None else weights[head]
-    size = 1.5 + 0.28 * max(len(attention.queries), len(attention.keys))
-    with picture(min(size, 12), min(size, 12)) as figure:
+    sides = (1.5 + 0.24 * len(tokens) for tokens in (attention.keys, attention.queries))
+    with picture(*(min(side, 12) for side in sides)) as figure:
         _draw(figure.add_subplot(), weights, attention, True)
     return figure
 
@@ -93,7 +93,7 @@ def plot_attribution(attribution):
     with picture(6, 0.8 + 0.24 * count) as figure:
         axes = figure.add_subplot()
         axes.barh(range(count), attribution.shares, color=colors, hatch=hatches, edgecolor="white")
-        axes.set_yticks(range(count), attribution.tokens)
+        axes.set_yticks(range(count), map(shown, attribution.tokens))
         axes.invert_yaxis()
         axes.axvline(0, color="#222222", linewidth=0.8)
         axes.set_xlabel(f"share of the logit of {attribution.target!r}")
@@ -124,8 +124,8 @@ def write_attributions(path, attributions, *, title="What the answers hang on") 
 def _draw(axes, weights, attention, named):
     axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
     if named:
-        axes.set_xticks(range(len(attention.keys)), attention.keys, rotation=90)
-        axes.set_yticks(range(len(attention.queries)), attention.queries)
+        axes.set_xticks(range(len(attention.keys)), map(shown, attention.keys), rotation=90)
+        axes.set_yticks(range(len(attention.queries)), map(shown, attention.queries))
     else:
         axes.set_xticks([])
         axes.set_yticks([])

@@ -1,7 +1,8 @@
 """Training: the recipe, its parts, and where it runs."""
 
 from kerasllm.training.fit import fit
-from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.multi_task import MultiTask, mixing_weights
+from kerasllm.training.optimizer import AdamW, freeze, freeze_all_but_last, layer_rates
 from kerasllm.training.privacy import Privacy
 from kerasllm.training.schedules import LinearWarmup
 from kerasllm.training.strategies import STRATEGIES, strategy
@@ -10,9 +11,12 @@ __all__ = [
     "STRATEGIES",
     "AdamW",
     "LinearWarmup",
+    "MultiTask",
     "Privacy",
     "fit",
     "freeze",
+    "freeze_all_but_last",
     "layer_rates",
+    "mixing_weights",
     "strategy",
 ]

@@ -6,7 +6,7 @@ step as on one device. What a worker answers is a function of its part and the v
 that a part which was lost with its worker is just computed again by another.
 """
 
-import operator
+import functools
 
 import keras
 import tensorflow as tf
@@ -125,23 +125,26 @@ def _num_workers(model):
 
 
 def _parts(data, count):
-    """Cut a batch into at most `count` parts, none empty.
+    """Cut a batch into at most `count` parts, none empty, each tensor by its own rows.
 
     Returns:
         list of triples: a part, its share of the rows, and its share of the rows' weights.
     """
     rows = first_tensor(data).shape[0]
-    ends = [rows * (i + 1) // count for i in range(count)]
-    spans = [slice(*span) for span in zip([0, *ends], ends) if span[0] < span[1]]
     weights = keras.utils.unpack_x_y_sample_weight(data)[2]
     weights = tf.ones(rows) if not isinstance(weights, tf.Tensor) else tf.cast(weights, "float32")
+    count = min(count, rows)
+
+    def part(i, x):
+        return x[len(x) * i // count : len(x) * (i + 1) // count]
+
     return [
         (
-            tree.map_structure(operator.itemgetter(span), data),
-            tf.constant((span.stop - span.start) / rows),
-            tf.math.divide_no_nan(tf.reduce_sum(weights[span]), tf.reduce_sum(weights)),
+            tree.map_structure(functools.partial(part, i), data),
+            tf.constant(len(part(i, weights)) / rows),
+            tf.math.divide_no_nan(tf.reduce_sum(part(i, weights)), tf.reduce_sum(weights)),
         )
-        for span in spans
+        for i in range(count)
     ]
 
 

@@ -2,20 +2,22 @@
 
 import contextlib
 import importlib
+import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.batches import batches, check_at_least_one
-from kerasllm.tasks import task_named, task_of
+from kerasllm.tasks import give_task, task_of
 from kerasllm.training.callbacks import BestEpoch, Progress
 from kerasllm.training.checkpoints import Checkpoints
 from kerasllm.training.keras_mends import mend
-from kerasllm.training.optimizer import AdamW, freeze, layer_rates
+from kerasllm.training.multi_task import EachTask, MultiTask, check_names
+from kerasllm.training.optimizer import AdamW, freeze, freeze_all_but_last, layer_rates
 from kerasllm.training.privacy import private_steps
 from kerasllm.training.schedules import LinearWarmup
-from kerasllm.training.strategies import is_chief
+from kerasllm.training.strategies import is_chief, strategy_of
 
 MOST_RATES = 200  # points of the learning rate's curve that the history keeps
 
@@ -34,6 +36,7 @@ def fit(
     clip_norm=1.0,
     layer_decay=1.0,
     freeze_blocks=None,
+    last_layer_only=False,
     max_length=None,
     patience=None,
     seed=0,
@@ -49,13 +52,16 @@ def fit(
     Nothing here is needed to train: `model.compile` and `model.fit` work as with any Keras model.
     They are also the way to another optimizer or loss, because a model that a task trains is always
     compiled anew here. Any other model stays as you compiled it, with its own optimizer, and
-    `learning_rate` to `freeze_blocks` have no say.
+    `learning_rate` to `last_layer_only` have no say.
 
     Args:
         model: a model that a task trains (`kerasllm.tasks.TASKS`), made in the scope of the
-            strategy it shall be trained under; or any compiled `keras.Model`, then with datasets.
-        train: list of rows as the task wants them, or a `tf.data.Dataset` of batches.
-        validation: the same, or None. With it, the weights of the best epoch are kept.
+            strategy it shall be trained under; a `MultiTask` of several such; or any compiled
+            `keras.Model`, then with datasets.
+        train: list of rows as the task wants them, or a `tf.data.Dataset` of batches; of a
+            `MultiTask`, a dict with such for each name.
+        validation: the same, or None. With it, the weights of the best epoch are kept: of a
+            `MultiTask`, that with the lowest loss of all tasks together, by their weights.
         task: str, a name in `kerasllm.tasks.TASKS`, which becomes the model's; or None for the
             model's `task`, or the first that trains models of its class.
         epochs: int, the most passes over `train`.
@@ -67,6 +73,7 @@ def fit(
         clip_norm: float or None, the largest norm of all gradients together.
         layer_decay: float in (0, 1], factor on the learning rate from one block to that below.
         freeze_blocks: int or None: keep the embedding and so many of the lowest blocks.
+        last_layer_only: bool, whether to keep all but the last layer of the head.
         max_length: int or None: texts are cut to so many tokens; None for all the model can take.
         patience: int or None: stop after so many epochs without a better one; None for never.
             Needs `validation`.
@@ -106,19 +113,20 @@ def fit(
     _check(warmup=(warmup, 0 <= warmup <= 1, "be between 0 and 1"))
     with_best = patience is None or validation is not None
     _check(patience=(patience, with_best, "come with `validation`"))
-    task = _task(model, task)
+    task = task_of(model) if task is None else give_task(model, task)
     if privacy is not None:
         _check_private(model, task, train, backup)
         rate, clip_norm = min(1.0, batch_size / len(train)), None
-    if not isinstance(train, tf.data.Dataset):
-        options = dict(training=True, seed=seed, sampled=privacy is not None)
-        train = _encoded(model, task, train, batch_size, max_length, **options)
-    if validation is not None and not isinstance(validation, tf.data.Dataset):
+    options = dict(training=True, seed=seed, sampled=privacy is not None)
+    train = _encoded(model, task, train, batch_size, max_length, **options)
+    if validation is not None:
         validation = _encoded(model, task, validation, batch_size, max_length)
     steps = _steps(train)
     train = _counted_by_passes(train, steps)
     schedule = None
-    if task is not None:
+    if last_layer_only:
+        freeze_all_but_last(model)
+    if task is not None or isinstance(model, MultiTask):
         schedule = LinearWarmup(learning_rate, epochs * steps, round(warmup * epochs * steps))
         _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks)
     elif not model.compiled:
@@ -126,18 +134,24 @@ def fit(
             "`model` must be compiled, or one that a task trains. Received: a "
             f"{type(model).__name__} (call its `compile` first)."
         )
-    chief = is_chief(_strategy(model))
-    best = None
+    chief = is_chief(strategy_of(model))
+    best = each_task = None
     if validation is not None:
         monitor = task.MONITOR if task else "val_loss"
         best = BestEpoch(monitor, epochs if patience is None else patience)
+    if isinstance(validation, dict):
+        each_task, validation = EachTask(validation), None
     checkpoints = None
     if backup is not None:
         checkpoints = Checkpoints(
             backup, train.element_spec, backup_every, watcher=best, writes=chief
         )
-        for _ in range(checkpoints.epoch):  # each pass over the data has its order in turn
-            next(iter(train))
+        # Each pass over the data has its order in turn, which that of several tasks has not until
+        # its end, for the shorter ones begin anew on the way.
+        first_batches = None if isinstance(model, MultiTask) else 1
+        for _ in range(checkpoints.epoch):
+            for _ in itertools.islice(train, first_batches):
+                pass
     first = checkpoints.epoch if checkpoints else 0
     own_steps = contextlib.nullcontext()
     if privacy is not None:
@@ -152,7 +166,7 @@ def fit(
             shuffle=False,  # the dataset does it
             verbose=0,
             callbacks=[
-                *filter(None, [best, checkpoints]),
+                *filter(None, [each_task, best, checkpoints]),
                 *_tensorboard(tensorboard),
                 *callbacks,
                 *[Progress()] * (progress and chief),
@@ -182,35 +196,20 @@ def _joined(before, after):
     return {name: before.get(name, []) + after.get(name, []) for name in {**before, **after}}
 
 
-def _task(model, name):
-    if name is None:
-        return task_of(model)
-    task = task_named(name)
-    if not isinstance(model, task.MODEL):
-        raise TypeError(
-            f"`model` must be a {task.MODEL.__name__} for the task {name!r}. Received: a "
-            f"{type(model).__name__}."
-        )
-    model.task = name
-    return task
-
-
 def _compile(model, task, schedule, weight_decay, clip_norm, layer_decay, freeze_blocks):
     if freeze_blocks is not None:
         freeze(model.backbone, freeze_blocks)
-    with _strategy(model).scope():  # an optimizer belongs to the strategy that it was made under
+    with strategy_of(model).scope():  # an optimizer belongs to the strategy that it was made under
         optimizer = AdamW(
             schedule,
             weight_decay,
             rate_factors=layer_rates(model.backbone, layer_decay) if layer_decay != 1 else None,
             global_clipnorm=clip_norm,
         )
-        model.compile(optimizer, task.loss(), weighted_metrics=task.metrics())
-
-
-def _strategy(model):
-    # Keras' other backends know no strategies.
-    return getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+        if isinstance(model, MultiTask):
+            model.compile(optimizer)  # it knows its tasks
+        else:
+            model.compile(optimizer, task.loss(), weighted_metrics=task.metrics())
 
 
 def _check(**arguments):
@@ -220,7 +219,7 @@ def _check(**arguments):
 
 
 def _check_private(model, task, train, backup):
-    alone = _strategy(model).num_replicas_in_sync == 1
+    alone = strategy_of(model).num_replicas_in_sync == 1
     _check(privacy=("a strategy of several replicas", alone, "come with one device"))
     _check(privacy=("a backup", backup is None, "come without `backup`"))
     if isinstance(train, tf.data.Dataset) or not hasattr(task, "encode"):
@@ -231,6 +230,10 @@ def _check_private(model, task, train, backup):
 
 
 def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0, sampled=False):
+    if isinstance(rows, tf.data.Dataset):
+        return rows
+    if isinstance(model, MultiTask):
+        return _encoded_of_each(model, rows, batch_size, max_length, training, seed)
     if task is None:
         raise TypeError(
             "`train` must be a `tf.data.Dataset` of batches for a model that no task trains. "
@@ -250,6 +253,17 @@ def _encoded(model, task, rows, batch_size, max_length, training=False, seed=0, 
         seed=seed,
         max_length=model.config.max_length,
     )
+
+
+def _encoded_of_each(model, rows, batch_size, max_length, training, seed):
+    """The data of several tasks: together to train on, by name for validation."""
+    check_names(model.models, **{"train" if training else "validation": rows})
+    sizes = model.rows(batch_size) if training else dict.fromkeys(rows, batch_size)
+    found = {
+        name: _encoded(each, model.tasks[name], rows[name], sizes[name], max_length, training, seed)
+        for name, each in model.models.items()
+    }
+    return model.mixed(found) if training else found
 
 
 def _steps(dataset):

@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from kerasllm import families, weights
+from kerasllm.layers import Dense
+
 # Variables that a weight decay would only disturb: biases, and LayerNorm's scale and shift.
 NOT_DECAYED = ("bias", "recurrent_bias", "gamma", "beta", "scale")
 
@@ -159,3 +162,39 @@ def freeze(backbone, blocks):
         )
     for layer in [*_below(backbone), *backbone.blocks[:blocks]]:
         layer.trainable = False
+
+
+def freeze_all_but_last(model):
+    """Keep a model as it is, but for the last layer of its head.
+
+    So few weights learn a task less well, but from few rows, and under much noise: this is the way
+    to strict differential privacy.
+
+    Args:
+        model: a model of `kerasllm.models` whose head ends in a `Dense` layer: a classifier, a
+            tagger or a span labeler.
+
+    Raises:
+        ValueError: the model's head ends otherwise.
+
+    Example:
+        >>> model = BertClassifier(2, "bert_tiny")
+        >>> freeze_all_but_last(model)
+        >>> [tuple(weight.shape) for weight in model.trainable_weights]
+        [(128, 2), (2,)]
+
+    References:
+        Tramèr and Boneh 2021, "Differentially Private Learning Needs Better Features (or Much More
+        Data)", section 3.
+    """
+    head = families.head(model.family, model.HEAD).layers if hasattr(model, "HEAD") else {}
+    last = weights.attribute(model, list(head)[-1]) if head else None
+    if not isinstance(last, Dense):
+        raise ValueError(
+            "`model` must have a head that ends in a `Dense` layer. Received: a "
+            f"{type(model).__name__}."
+        )
+    for weight in model.trainable_weights:
+        weight.trainable = False
+    for weight in last.weights:
+        weight.trainable = True

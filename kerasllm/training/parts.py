@@ -34,7 +34,10 @@ def current_part():
 
 
 def first_tensor(data):
-    """The first tensor of a batch or a part of one; each has as many rows."""
+    """The first tensor of a batch or a part of one.
+
+    Each other one has as many rows, or with several tasks others, of which a part has its share.
+    """
     return next(x for x in tree.flatten(data) if x is not None)
 
 

@@ -14,6 +14,9 @@ class Privacy:
     With `delta` small, the chance of any outcome changes by at most the factor `e**epsilon` when a
     row is added or left out.
 
+    The noise grows with the number of weights that are trained, so with few rows train few weights
+    (`fit(last_layer_only=True)`), in large batches and at a high learning rate.
+
     Args:
         epsilon: float, what may be spent on the whole of the training: below 1 is strict, 3 to 8
             is what is mostly published.
@@ -120,7 +123,7 @@ def private_step(model, privacy, noise, batch_size, seed):
         variables = [variable.value for variable in model.trainable_variables]
 
         def one_row(number, *sums):
-            row = tf.nest.map_structure(lambda x: x[number : number + 1], data)
+            row = _row(data, number)
             gradients = _row_gradients(model, row, variables)
             clipped, _ = tf.clip_by_global_norm(gradients, privacy.clip_norm)
             return number + 1, *(total + part for total, part in zip(sums, clipped))
@@ -136,10 +139,30 @@ def private_step(model, privacy, noise, batch_size, seed):
     return step
 
 
+def _row(data, number):
+    """One row of a batch, without the padding that longer rows of the batch ask for."""
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    lengths = {
+        name: tf.maximum(tf.reduce_sum(mask[number]), 1)
+        for name, mask in x.items()
+        if name.endswith("padding_mask")
+    }
+    own, decoder = lengths["padding_mask"], lengths.get("decoder_padding_mask")
+    row = {
+        name: values[number : number + 1, : decoder if name.startswith("decoder_") else own]
+        for name, values in x.items()
+    }
+    y, weight = (None if each is None else each[number : number + 1] for each in (y, weight))
+    if weight is not None and weight.shape.rank == 2:  # one a token, as the targets (`batches`)
+        y, weight = (each[:, : own if decoder is None else decoder] for each in (y, weight))
+    return row, y, weight
+
+
 def _row_gradients(model, row, variables):
     """The gradients of one row, dense; the metrics learn of it too."""
     x, y, weight = keras.utils.unpack_x_y_sample_weight(row)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)  # nothing is kept of what lies below the lowest of them
         y_pred = model(x, training=True)
         loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight, training=True)
     model._loss_tracker.update_state(loss)

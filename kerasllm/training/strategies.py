@@ -118,6 +118,19 @@ def strategy(name="default", *, devices=None, cluster=None):
     return found
 
 
+def strategy_of(model):
+    """Return the strategy that a model was made under.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        `tf.distribute.Strategy`.
+    """
+    # Keras' other backends know no strategies.
+    return getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+
+
 def is_chief(strategy):
     """Whether this process is the one of a cluster that writes files and draws progress.
 
