@@ -55,8 +55,9 @@ def reference(model, place, batch):
         theirs = getattr(transformers, name).from_pretrained(place).eval()
         return make_family_fixtures.answer(theirs, batch, model.HEAD != "sentence_encoder")
     _, cell = make_recurrent_fixtures.CELLS[model.family]
-    name, _, bias = make_recurrent_fixtures.HEADS[model.HEAD][2]
-    layer = name, model.output.shape[-1], bias
+    layer = make_recurrent_fixtures.HEADS[model.HEAD][2]
+    if layer is not None:
+        layer = layer[0], model.output.shape[-1], layer[2]
     network = make_recurrent_fixtures.Network(cell, model.config.to_dict(), layer).eval()
     network.load_state_dict(safetensors.torch.load_file(pathlib.Path(place) / "model.safetensors"))
     return make_recurrent_fixtures.answer(network, model.HEAD, batch)

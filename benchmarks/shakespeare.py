@@ -128,7 +128,7 @@ def _saved_model(runner, folder, options):
     question = {
         "folder": os.fspath(folder),
         "calls": [{"signature": "generate", "inputs": {"prompt": PROMPTS, **options}}],
-        "signatures": saved_model._describe(folder),
+        "signatures": saved_model.signature_tensors(folder),
         "tensorflow_text": False,
     }
     (answer,) = verify.run(runner, question)

@@ -32,12 +32,12 @@ class Config:
         elif kind is bool:
             _check_bool(name, value)
         elif kind is int:
-            _check_int(name, value, self._LIMITS.get(name, 1))
+            check_int(name, value, self._LIMITS.get(name, 1))
         elif name in RATES:
-            _check_number(name, value, lambda x: 0 <= x < 1, "from 0 to below 1")
+            check_number(name, value, lambda x: 0 <= x < 1, "from 0 to below 1")
         elif kind is float:
             limit = self._LIMITS.get(name, 0)
-            _check_number(name, value, lambda x: limit < x < math.inf, f"above {limit}")
+            check_number(name, value, lambda x: limit < x < math.inf, f"above {limit}")
 
     def to_dict(self) -> dict:
         """The fields as plain values, ready for JSON and for the same class: `Class(**fields)`."""
@@ -247,13 +247,13 @@ class RopeScaling:
 
     def __post_init__(self):
         _check_choice("kind", self.kind, ROPE_SCALINGS)
-        _check_number("factor", self.factor, lambda x: 1 <= x < math.inf, "of at least 1")
+        check_number("factor", self.factor, lambda x: 1 <= x < math.inf, "of at least 1")
         # LongRoPE divides by the logarithm of the length.
         least = {"linear": 0, "longrope": 2}.get(self.kind, 1)
-        _check_int("original_max_length", self.original_max_length, least=least)
-        _check_number("slow", self.slow, lambda x: 0 < x < math.inf, "above 0")
-        _check_number("fast", self.fast, lambda x: self.slow < x < math.inf, "above `slow`")
-        _check_number(
+        check_int("original_max_length", self.original_max_length, least=least)
+        check_number("slow", self.slow, lambda x: 0 < x < math.inf, "above 0")
+        check_number("fast", self.fast, lambda x: self.slow < x < math.inf, "above `slow`")
+        check_number(
             "attention_factor", self.attention_factor, lambda x: 0 <= x < math.inf, "of at least 0"
         )
         for name in ("short_factors", "long_factors"):
@@ -261,7 +261,7 @@ class RopeScaling:
             if not isinstance(values, (tuple, list)):
                 raise ValueError(f"`{name}` must be a tuple of numbers. Received: {values!r}.")
             for value in values:
-                _check_number(name, value, lambda x: 0 < x < math.inf, "above 0")
+                check_number(name, value, lambda x: 0 < x < math.inf, "above 0")
             object.__setattr__(self, name, tuple(values))  # JSON has lists
 
 
@@ -478,11 +478,32 @@ def _check_bool(name, value):
         raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
 
 
-def _check_int(name, value, least):
+def check_int(name, value, least):
+    """Check that an argument is an integer, and not too small.
+
+    Args:
+        name: str, of the argument.
+        value: what it is.
+        least: int, the least that it may be.
+
+    Raises:
+        ValueError: it is none, or smaller.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {value!r}.")
 
 
-def _check_number(name, value, holds, rule):
+def check_number(name, value, holds, rule):
+    """Check that an argument is a number by a rule.
+
+    Args:
+        name: str, of the argument.
+        value: what it is.
+        holds: function from a number to bool.
+        rule: str, the same in words, e.g. `"above 0"`.
+
+    Raises:
+        ValueError: it is no number, or the rule doesn't hold.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
         raise ValueError(f"`{name}` must be a number {rule}. Received: {value!r}.")

@@ -93,7 +93,8 @@ def train(
 
     Raises:
         FileNotFoundError, OSError, ValueError: a source, the model, an option or the output folder
-            is no good; the message says which and why. Then nothing is written.
+            is no good; the message says which and why. Then nothing is written. What fails after
+            the training, in the evaluation or the report, leaves the model where it should be.
     """
     start = time.perf_counter()
     settings = {name: value for name, value in locals().items() if name not in ("start", "recipe")}
@@ -120,22 +121,26 @@ def train(
             seed=seed,
             **recipe,
         )
-        tested = _tested(rows[2] or rows[1])
-        found = _evaluation(trained, tested, max_length, batch_size)
         run = {
             "title": pathlib.Path(output).name,
             "settings": {name: value for name, value in settings.items() if value is not None},
-            "seconds": time.perf_counter() - start,
             "rows": dict(zip(("train", "validation", "test"), map(_count, rows))),
             "history": history,
-            "evaluation": found,
+            "evaluation": None,
             "exports": [],
+            "seconds": time.perf_counter() - start,
         }
-        if not chief:
-            return None
-        trained.save_pretrained(aside)
-        run = plain({**run, "examples": example_rows(trained, tested)})
-        _write_run(aside, run, trained)
+        if chief:
+            trained.save_pretrained(aside)
+            _write_record(aside, run)
+    # What is trained stays, whatever becomes of its evaluation.
+    tested = _tested(rows[2] or rows[1])
+    run["evaluation"] = _evaluation(trained, tested, max_length, batch_size)
+    if not chief:
+        return None
+    run["seconds"] = time.perf_counter() - start
+    run = plain({**run, "examples": example_rows(trained, tested)})
+    _write_run(pathlib.Path(output), run, trained)
     return run
 
 
@@ -153,7 +158,8 @@ def _output(path, chief):
 def _read(task, columns, header, split, split_by, seed, train, validation, test):
     module = task_named(task)
     sources = (train, validation, test)
-    if not split and hasattr(module, "dataset") and str(train).endswith(".txt"):
+    plain_text = hasattr(module, "dataset") and module.COLUMNS == ("text",)
+    if not split and plain_text and str(train).endswith(".txt"):
         return [source and str(source) for source in sources]  # streamed, whatever their size
     rows = [source and read(source, task, columns, header) for source in sources]
     if not split:
@@ -233,7 +239,9 @@ def _count(rows):
 
 def _tested(rows):
     """The rows of an evaluation: all of them, also where they would be streamed."""
-    return read_rows(rows, ("text",)) if isinstance(rows, str) else rows or []
+    if isinstance(rows, str):
+        return [{"text": line.strip()} for line in lines(rows) if line.strip()]
+    return rows or []
 
 
 def _evaluation(model, rows, max_length, batch_size):
@@ -256,10 +264,14 @@ def result(run):
     return found and TASKS[run["settings"]["task"]].RESULT.from_dict(found)
 
 
-def _write_run(folder, run, model):
-    text = json.dumps(run, ensure_ascii=False, indent=2, default=str, allow_nan=False) + "\n"
+def _write_record(folder, run):
+    text = json.dumps(plain(run), ensure_ascii=False, indent=2, default=str, allow_nan=False)
     with whole(folder / RUN_FILE) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_run(folder, run, model):
+    _write_record(folder, run)
     write_report(
         folder / REPORT_FILE,
         title=run["title"],
@@ -434,6 +446,11 @@ def reply(model, messages, **options):
     """
     if getattr(model, "chats", False):
         return iter([model.chat(messages, **options)])
+    if hasattr(model, "chats"):
+        raise TypeError(
+            "`model` must have a chat template. Received: an artefact of a model without one "
+            "(`kerasllm generate` writes on from prompts)."
+        )
     if not isinstance(model, chat.MODEL):
         raise TypeError(f"`model` must be a CausalLM. Received: a {type(model).__name__}.")
     return model.stream(chat.prompt_ids(model.tokenizer, messages), truncate=True, **options)
@@ -482,7 +499,7 @@ def export(model, target, output, **options):
     if run_file.is_file() and os.access(run_file.parent, os.W_OK):
         run = read_json(run_file)
         others = [found for found in run["exports"] if found["path"] != report.path]
-        run = plain({**run, "exports": [*others, report.to_dict()]})
+        run = {**run, "exports": [*others, report.to_dict()]}
         _write_run(run_file.parent, run, loaded)
     return report
 

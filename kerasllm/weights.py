@@ -36,6 +36,14 @@ STATE_NAMES = {
     "beta": "bias",
 }
 
+# What a name on the hub stands for. Some repositories hold the weights once more, in one file for
+# the authors' own code.
+WANTED = (
+    *("*.json", "*.txt", "*.model", "*.spm", "*.jinja"),
+    *("*.safetensors", "*.weights.h5"),
+)
+UNWANTED = ("consolidated*", "original/*", "onnx/*")
+
 # Checkpoints that came from TensorFlow 1 keep its names for a LayerNorm.
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
@@ -79,7 +87,8 @@ def _fetch(name, revision):
             huggingface_hub.snapshot_download(
                 str(name),
                 revision=revision,
-                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.weights.h5"],
+                allow_patterns=list(WANTED),
+                ignore_patterns=list(UNWANTED),
             )
         )
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
@@ -212,8 +221,7 @@ class Tensors:
         index = folder / INDEX.format(file)
         paths = [folder / file]
         if not paths[0].is_file() and index.is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            paths = [folder / name for name in names]
+            paths = [folder / name for name in _shard_names(index)]
         self._places = {key: (path, place) for path in paths for key, place in _header(path)}
 
     def __iter__(self):
@@ -238,6 +246,17 @@ class Tensors:
             file.seek(place["start"])
             array = np.fromfile(file, DTYPES[place["dtype"]], int(np.prod(place["shape"])))
         return array.reshape(place["shape"])
+
+
+def _shard_names(index):
+    names = read_json(index).get("weight_map")
+    named = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+    if not (names and named):
+        raise ValueError(
+            f"`{index}` must have a `weight_map`, from names of tensors to those of files. "
+            f"Received: {names!r:.80}. Fetch or save it again."
+        )
+    return sorted(set(names.values()))
 
 
 def _header(path):
@@ -365,6 +384,7 @@ def load_weights(
         list of the paths in `fresh` that the checkpoint did not have.
 
     Raises:
+        FileNotFoundError: the folder holds no safetensors, or lacks a shard.
         ValueError: tensors are missing, left over, or of another shape; the message lists all.
     """
     places = state_dict(model, names)
@@ -372,7 +392,7 @@ def load_weights(
     found = _canonical_names(tensors.keys(), places, prefix, other_prefix)
     absent = _set_aside(places, {path: names[path] for path in fresh}, found)
     _check_names(folder / file, places, found, ignored, (prefix, other_prefix))
-    _check_shapes(folder / file, places, found, tensors)
+    _check_shapes(folder / file, places, found, tensors, [names[path] for path in fresh])
     for name, parts in places.items():
         array = tensors[found[name]]
         for place in parts:
@@ -410,7 +430,7 @@ def _canonical_names(keys, places, prefix, other_prefix):
 
 
 def _under(key, stored):
-    name = getattr(stored, "name", stored)
+    name = as_stored(stored).name
     return key == name or key.startswith(name + ".")
 
 
@@ -437,14 +457,37 @@ def _check_names(path, places, found, ignored, prefixes):
         )
 
 
-def _check_shapes(path, places, found, tensors):
-    wrong = []
+def _check_shapes(path, places, found, tensors, heads):
+    wrong = {}
     for name, (place, *_) in places.items():
         shape = tensors.shape(found[name])
         if shape != place.shape:
-            wrong.append(f"{name} is {shape} and must be {place.shape}")
-    if wrong:
-        raise ValueError(f"`{path}` does not fit the model: {'; '.join(wrong)}.")
+            wrong[name] = f"{name} is {shape} and must be {place.shape}"
+    if not wrong:
+        return
+    of_head = all(any(_under(name, head) for head in heads) for name in wrong)
+    hint = " Pass `fresh_head=True` to start a new head." if of_head else ""
+    raise ValueError(f"`{path}` does not fit the model: {'; '.join(wrong.values())}.{hint}")
+
+
+def check_reach(model, names):
+    """Check that a map of names has a place for every variable, so that none is left as it is.
+
+    Args:
+        model: `keras.Model`.
+        names: as for `load_weights`.
+
+    Raises:
+        ValueError: it has none for some variables; the message lists them.
+    """
+    places = state_dict(model, names)
+    reached = {id(place.variable) for parts in places.values() for place in parts}
+    lost = [v.path for v in model.weights if id(v) not in reached]
+    if lost:
+        raise ValueError(
+            f"The map of names does not reach these variables: {lost}. No checkpoint of the "
+            "model's family holds them."
+        )
 
 
 def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
@@ -457,13 +500,15 @@ def save_weights(model, folder, names, *, shard_bytes=SHARD_BYTES):
         shard_bytes: int, the most in one file. More than that goes into several, and an index.
 
     Raises:
-        ValueError: the model has variables that `names` does not reach.
+        ValueError: the model has variables that `names` does not reach, or `shard_bytes` is no
+            number.
     """
+    if not isinstance(shard_bytes, int):
+        raise ValueError(
+            f"`shard_bytes` must be an integer, e.g. 5 * 10**9. Received: {shard_bytes!r}."
+        )
+    check_reach(model, names)
     places = state_dict(model, names)
-    reached = {id(place.variable) for parts in places.values() for place in parts}
-    lost = [v.path for v in model.weights if id(v) not in reached]
-    if lost:
-        raise ValueError(f"The map of names does not reach these variables: {lost}.")
     shards = _shards(places, shard_bytes)
     for name, keys in shards.items():
         _write(folder / name, {key: places[key] for key in keys})

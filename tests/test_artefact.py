@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_classifier import LABELS, keras_scores, tiny_classifier
 from tiny_task import rows
 
@@ -49,6 +50,30 @@ def test_other_things_are_no_artefacts(trained, tmp_path):
     (tmp_path / "1").mkdir()
     for path in (trained.folder, trained.train, tmp_path, "no/such", "bert_tiny"):
         assert load_artefact(path) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "keep", "message"),
+    [
+        ("saved_model.pb", 0, "must be a whole SavedModel. Received: one that TensorFlow can't"),
+        ("saved_model.pb", 5000, "must be a whole SavedModel"),
+        ("variables/variables.data-00000-of-00001", 500, "must be a whole SavedModel"),
+        ("assets.extra/task.json", 5, "task.json` is not valid JSON"),
+        ("assets.extra/task.json", None, "`task` must be one of .* Received: 'telepathy'"),
+    ],
+)
+def test_a_damaged_saved_model_is_told(exported, tmp_path, file, keep, message):
+    path = shutil.copytree(exported.saved_model / "1", tmp_path / "1") / file
+    content = path.read_bytes()
+    path.write_bytes(b'{"task": "telepathy"}' if keep is None else content[:keep])
+    with pytest.raises(ValueError, match=message):
+        load_artefact(tmp_path)
+
+
+def test_a_saved_model_of_another_make_is_refused(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"))
+    with pytest.raises(ValueError, match="that `to_saved_model` wrote .* whose inputs are none"):
+        load_artefact(tmp_path)
 
 
 @pytest.mark.parametrize("cut", ["all", "archive"])

@@ -83,6 +83,21 @@ def test_export_prints_where_the_artefact_is(trained, tmp_path, monkeypatch):
     assert (found.exit_code, found.stdout, found.stderr) == (0, "there.tflite\n", "")
     assert seen["arguments"] == ("model", "tflite", "x")
     assert seen["options"] == {"quantize": "int8", "max_length": 16}
+    call("export", "model", "litert_lm", "x", "--max-tokens", 9)
+    assert seen["options"] == {"max_tokens": 9}
+
+
+def test_a_chat_ends_with_an_empty_line(monkeypatch):
+    said = []
+
+    def reply(model, messages, **options):
+        said.append(messages[-1]["content"])
+        return iter(["So", "?"])
+
+    monkeypatch.setattr(runs, "writer", lambda name: name)
+    monkeypatch.setattr(runs, "reply", reply)
+    assert call("chat", "model", input=b"H\xffi\n Bye\r\n\nnever\n").stdout == "So?\n" * 2
+    assert said == ["H\ufffdi", "Bye"]
 
 
 def check_answers(trained, printed):
@@ -344,6 +359,9 @@ def test_an_unknown_model_is_one_line_in_a_terminal_too(place):
         ("train", "a", "b", "c", "--dtype", "float8"),
         ("export", "a", "onnx", "b"),
         ("export", "a", "tflite", "b", "--quantize", "int1"),
+        ("export", "a", "tflite", "b", "--version", "2"),
+        ("export", "a", "saved_model", "b", "--quantize", "int8"),
+        ("export", "a", "litert_lm", "b", "--max-length", "9"),
         ("predict", "a"),
     ],
 )

@@ -61,9 +61,9 @@ def test_generate_ends_a_search_as_it_is_told(gpt, monkeypatch):
     monkeypatch.setattr(CausalLM, "generate", generate)
     for value in ("true", "false", "never"):
         call("generate", folder, "To be", "--early-stopping", value)
-    call("generate", folder, "To be", "--num-beams", 2)
+    call("generate", folder, "To be", "--num-beams", 2, "--length-penalty", 0.5)
     wanted = [{"early_stopping": value} for value in (True, False, "never")]
-    assert asked == [*wanted, {"num_beams": 2}]
+    assert asked == [*wanted, {"num_beams": 2, "length_penalty": 0.5}]
     found = CliRunner().invoke(main, ["generate", str(folder), "a", "--early-stopping", "soon"])
     assert found.exit_code == 2 and "'soon' is not one of" in found.stderr
 

@@ -230,6 +230,14 @@ def test_number_of_classes():
         BertClassifier.from_pretrained(bare, 2, labels=("x", "y", "z"))
 
 
+def test_classes_are_not_swapped():
+    folder, swapped = FIXTURES / "odd_heads", LABELS["odd_heads"][::-1]
+    with pytest.raises(ValueError, match="`labels` must be in the checkpoint's order.*'negative'"):
+        BertClassifier.from_pretrained(folder, labels=swapped)
+    model = BertClassifier.from_pretrained(folder, labels=swapped, fresh_head=True)
+    assert model.labels == swapped
+
+
 def test_number_of_classes_without_names(tmp_path):
     folder = altered(tmp_path, "bare", num_labels=4)
     assert BertClassifier.from_pretrained(folder).labels == ("0", "1", "2", "3")

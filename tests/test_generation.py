@@ -604,12 +604,47 @@ def test_in_half_precision(dtype, tokenizer):
         (dict(temperature=[0.1, 0.2, 0.3]), "`temperature` must be one number, or one for each"),
         (dict(stop="END"), "`stop` must be a list"),
         (dict(stop=["END", ""]), "`stop` must be a list of strings, not empty ones"),
+        (dict(stop=[1.5]), "`stop` must be a list of strings.* Received: .1.5."),
+        (dict(stop=[b"END"]), "`stop` must be a list of strings"),
+        (dict(stop=[2**31]), "`stop` must be a list of strings"),
+        (dict(stop=None), "`stop` must be a list of strings.* Received: None"),
     ],
     ids=str,
 )
 def test_wrong_options(options, message, model):
     with pytest.raises(ValueError, match=message):
         model.generate([[5], [6]], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(max_new_tokens=1.5), "`max_new_tokens` must be a whole number .* Received: 1.5"),
+        (dict(max_new_tokens="5"), "`max_new_tokens` must be a whole number .* Received: '5'"),
+        (dict(top_k=[1, 0.5]), "`top_k` must be a whole number"),
+        (dict(temperature="hot"), "`temperature` must be a number .float64.. Received: 'hot'"),
+        (dict(num_beams=2.0), "`num_beams` must be a whole number"),
+        (dict(num_beams=[1, 2]), "`num_beams` must be a whole number .* Received: .1, 2."),
+        (dict(num_sequences=[1, 2]), "`num_sequences` must be a whole number"),
+        (dict(seed=None), "`seed` must be a whole number .int64.. Received: None"),
+        (dict(seed=2**64), "`seed` must be a whole number .int64.. Received: 1844674407370955"),
+    ],
+    ids=str,
+)
+def test_options_that_are_no_numbers(options, message, model):
+    with pytest.raises(TypeError, match=message):
+        model.generate([[5], [6]], **options)
+
+
+def test_numbers_at_their_ends(model):
+    options = dict(max_new_tokens=6, temperature=1.0)
+    assert model.generate("low", 6, temperature=1e-9) == model.generate("low", 6)
+    assert model.generate("low", top_k=10**6, **options) == model.generate("low", **options)
+    seeds = [-1, 2**31, 2**63 - 1, -(2**63)]
+    assert len({model.generate("low", seed=seed, **options) for seed in seeds}) == len(seeds)
+    even = model.generate("low", 6, temperature=1e9)
+    assert even == model.generate("low", 6, temperature=1e30) != model.generate("low", 6)
+    assert model.generate(b"low", 6) == model.generate("low", 6)
 
 
 def no_special(model):

@@ -147,9 +147,11 @@ def test_recurrent_models_and_others_are_refused():
 def test_lengths_are_checked(model):
     assert Decoder(model).max_tokens == 64
     assert Decoder(model, 32).prefill_lengths == (1, 8)
-    with pytest.raises(ValueError, match=r"`max_tokens` must be from 2 to 64.* Received: 65"):
+    with pytest.raises(ValueError, match=r"`max_tokens` .* must be from 2 to 64.* Received: 65"):
         Decoder(model, 65)
-    for lengths in [(8, 64), (0, 1), (1, 2.5)]:
+    with pytest.raises(ValueError, match=r"`max_tokens` .* must be from 2 to 64.* Received: '9'"):
+        Decoder(model, "9")
+    for lengths in [(8, 64), (0, 1), (1, 2.5), 8]:
         with pytest.raises(ValueError, match=r"`prefill_lengths` must .* 1 among them"):
             Decoder(model, 32, lengths)
 
@@ -420,7 +422,7 @@ def test_arguments_of_the_bundle_are_checked(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"`model` must have a token that ends a text"):
         to_litert_lm(model, path)
     monkeypatch.setattr(model, "special_ids", {})
-    with pytest.raises(ValueError, match=r"`prompts` must have fewer tokens than `max_tokens`, 16"):
+    with pytest.raises(ValueError, match=r"`prompts` .* must have fewer tokens than .* 16\. Rec"):
         to_litert_lm(model, path, max_tokens=16, prompts=["To be, or not to be, " * 9])
     monkeypatch.setattr(litert_lm, "PACKAGES", ("litert_lm_builder", "no_such_package"))
     with pytest.raises(ImportError, match=r"Missing: .*no_such_package"):

@@ -18,7 +18,7 @@ from kerasllm.export import to_tflite
 from kerasllm.export.scorer import float32_copy
 from kerasllm.layers import Dense
 from kerasllm.layers.lora import AdaptedDense, adapt
-from kerasllm.models import MODELS, CausalLM, TextClassifier
+from kerasllm.models import MODELS, CausalLM, ReplacedTokenDetection, TextClassifier
 from kerasllm.models.lora import CONFIG_FILE, FILE, add_lora, load_lora, merge_lora, save_lora
 from kerasllm.training import fit, layer_rates
 
@@ -389,7 +389,9 @@ def test_wrong_arguments():
         (dict(rank=0), "`rank` must be an integer of at least 1. Received: 0"),
         (dict(rank=True), "`rank` must be an integer of at least 1. Received: True"),
         (dict(alpha=0), "`alpha` must be a number above 0. Received: 0"),
+        (dict(alpha="1"), "`alpha` must be a number above 0. Received: '1'"),
         (dict(rate=1.0), "`rate` must be a number from 0 to below 1. Received: 1.0"),
+        (dict(targets=()), "`targets` must name.*att.query_dense.*Received: no names"),
         (
             dict(targets=("query_dense", "queries")),
             "`targets` must name.*att.query_dense, .*pooler.*Received: 'queries'",
@@ -409,3 +411,7 @@ def test_wrong_arguments():
     recurrent = TextClassifier(3, RecurrentConfig(40), family="lstm")
     with pytest.raises(ValueError, match="`targets` must name `Dense`.*: classifier. Received: 'q"):
         add_lora(recurrent)
+    electra = config(embedding_dim=8)
+    both = ReplacedTokenDetection(electra, family="electra")
+    with pytest.raises(ValueError, match="`model` must be one of a family.*give the `detector`"):
+        add_lora(both)

@@ -335,6 +335,14 @@ def test_files_that_do_not_fit(tmp_path):
         loaded_from(tmp_path / "preset", "causal_lm")
 
 
+@pytest.mark.parametrize("name", ["task.json", "tokenizer.json"])
+def test_a_file_that_serialises_nothing(name, tmp_path):
+    shutil.copytree(case("bert/text_classifier"), tmp_path / "preset")
+    (tmp_path / "preset" / name).write_text('{"class_name": "BertTextClassifier"}')
+    with pytest.raises(ValueError, match=rf"{name}` must hold an object as Keras serialises it"):
+        loaded_from(tmp_path / "preset", "text_classifier")
+
+
 def test_a_dataset_outside_the_file_is_not_read(tmp_path):
     shutil.copytree(case("gpt2/causal_lm"), tmp_path / "preset")
     name = "layers/layer_normalization/vars/0"

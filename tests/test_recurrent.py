@@ -1,5 +1,7 @@
 """The recurrent backbone: against NumPy, as a Keras model, and under heads and exports."""
 
+import json
+
 import keras
 import numpy as np
 import numpy_reference as reference
@@ -14,7 +16,7 @@ from kerasllm.config import RecurrentConfig
 from kerasllm.export import to_saved_model, to_tflite
 from kerasllm.export.verify import SENTENCES
 from kerasllm.layers.recurrent_block import CELLS
-from kerasllm.models import CausalLM, TextClassifier
+from kerasllm.models import CausalLM, SentenceEncoder, TextClassifier
 from kerasllm.tokenizers import WordPieceTokenizer
 from kerasllm.training import AdamW, fit, freeze, layer_rates
 
@@ -257,3 +259,20 @@ def test_export_to_servers(tmp_path):
     report = to_saved_model(exportable(bidirectional=True), tmp_path / "served")
     assert report.label_flips == 0
     assert report.largest_difference <= 1e-6
+
+
+@WAYS
+def test_sentence_vectors(bidirectional, tmp_path):
+    tokenizer = WordPieceTokenizer([*SPECIAL_TOKENS, *OTHERS])
+    settings = dict(embed_dim=7, units=5, max_length=12, bidirectional=bidirectional)
+    model = SentenceEncoder(
+        RecurrentConfig(tokenizer.vocab_size, **settings), family="lstm", tokenizer=tokenizer
+    )
+    texts = [" ".join(OTHERS[:3]), OTHERS[1]]
+    vectors = model.encode(texts)
+    width = 10 if bidirectional else 5
+    assert vectors.shape == (2, width)
+    model.save_pretrained(tmp_path)
+    pooling = json.loads((tmp_path / "1_Pooling" / "config.json").read_text())
+    assert pooling["word_embedding_dimension"] == width
+    np.testing.assert_array_equal(SentenceEncoder.from_pretrained(tmp_path).encode(texts), vectors)

@@ -71,6 +71,45 @@ def test_text_files_two_parts_and_float16(tmp_path):
     assert json.loads((out / "run.json").read_text()) == json.loads(json.dumps(run, default=str))
 
 
+def test_plain_text_is_streamed(tmp_path):
+    texts = [row["text"] for row in rows(40)]
+    (tmp_path / "train.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    (tmp_path / "dev").mkdir()
+    for name, part in (("a", texts[:3]), ("b", texts[3:7])):
+        (tmp_path / "dev" / f"{name}.txt").write_text("\n\n".join(part), encoding="utf-8")
+    run = runs.train(
+        "lstm_small",
+        tmp_path / "train.txt",
+        tmp_path / "out",
+        validation=tmp_path / "dev" / "*.txt",
+        task="causal_lm",
+        vocab_size=300,
+        **QUICK,
+    )
+    assert run["rows"]["train"] is None
+    assert run["evaluation"]["rows"] == 7
+    assert np.isfinite(run["history"]["val_loss"]).all()
+    # Pairs with scores are no plain text.
+    with pytest.raises(ValueError, match="there must be a column `text_pair`"):
+        runs.train("bert_tiny", tmp_path / "train.txt", tmp_path / "x", task="similarity", **QUICK)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_trained_stays_if_its_evaluation_fails(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("too many rows")
+
+    monkeypatch.setattr(runs, "evaluate_model", fail)
+    train = write_csv(tmp_path / "train.csv", rows(16))
+    options = dict(validation=write_csv(tmp_path / "dev.csv", rows(6, seed=1)), **QUICK)
+    with pytest.raises(MemoryError):
+        runs.train("bert_tiny", train, tmp_path / "out", vocab_size=60, **options)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["evaluation"] is None and len(run["history"]["val_loss"]) == 1
+    assert BertClassifier.from_pretrained(tmp_path / "out").labels == ("negative", "positive")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.csv", "out", "train.csv"]
+
+
 def test_a_model_goes_on_with_its_labels_on_pairs(trained, tmp_path):
     pairs = [{**row, "second": other["text"]} for row, other in zip(rows(8), rows(8, seed=2))]
     source = tmp_path / "pairs.jsonl"

@@ -179,7 +179,7 @@ def test_c_api_sees_what_the_python_loader_does_not(model, tmp_path):
     question = {
         "folder": str(folder),
         "calls": list(scorer.calls()),
-        "signatures": saved_model._describe(folder),
+        "signatures": saved_model.signature_tensors(folder),
     }
     assert len(verify.run("run_saved_model.py", question)) == len(question["calls"])
     with pytest.raises(RuntimeError, match=r"run_c_api.*Could not find variable"):
@@ -246,6 +246,9 @@ def test_arguments_are_checked(model, tmp_path):
     for max_length in (2, 65):
         with pytest.raises(ValueError, match=r"`max_length` must be from 3 to 64"):
             to_saved_model(model, tmp_path, max_length=max_length)
+    for tolerance in (-1.0, float("nan"), None, "1"):
+        with pytest.raises(ValueError, match=r"`tolerance` must be a number of at least 0"):
+            to_saved_model(model, tmp_path, tolerance=tolerance)
     with pytest.raises(TypeError, match=r"`texts` must be a list of str"):
         to_saved_model(model, tmp_path, texts="one text")
     with pytest.raises(ValueError, match=r"`texts` must hold at least one"):

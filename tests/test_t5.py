@@ -124,6 +124,8 @@ def test_steps_equal_the_whole(given):
     if given == "no mask":
         inputs["decoder_padding_mask"][:] = 1
     real = inputs["decoder_padding_mask"] == 1
+    with pytest.raises(ValueError, match="`context` must be what the encoder has read"):
+        model.make_cache(4, 10)
     cache = model.make_cache(4, 10, context=model.encode(inputs))
     assert [tuple(part.shape) for part in cache[0]] == [(4, 3, 10, 4)] * 2 + [(4, 3, 9, 4)] * 2
     outputs = []

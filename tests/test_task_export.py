@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import types
 
 import keras
 import numpy as np
@@ -14,7 +15,14 @@ from kerasllm import families, runs
 from kerasllm.backbones import Transformer
 from kerasllm.data.sentences import sentences
 from kerasllm.export import artefact as artefacts
-from kerasllm.export import load_artefact, saved_model, to_saved_model, to_tflite, verify
+from kerasllm.export import (
+    load_artefact,
+    saved_model,
+    span_finder,
+    to_saved_model,
+    to_tflite,
+    verify,
+)
 from kerasllm.export.span_finder import SpanFinder
 from kerasllm.export.tagger import Tagger, sentences_in_graph, words_in_graph
 from kerasllm.export.text_generator import TextGenerator
@@ -272,6 +280,23 @@ def test_signatures_answer_as_python_does(module, task, kind):
         wrong = [*answers[:-1], {**answers[-1], "outputs": {name: values[::-1]}}]
         with pytest.raises(ValueError, match="It must give"):
             made.check(expected, wrong, 1e-5, "It")
+
+
+def test_windows_of_a_long_context_are_read_some_after_others(monkeypatch):
+    monkeypatch.setattr(span_finder, "WINDOWS", 3)
+    read = []
+
+    def model(inputs):
+        read.append(len(inputs["token_ids"]))
+        return tf.stack([inputs["token_ids"], inputs["padding_mask"]], axis=-1)
+
+    for windows, sizes in ((7, [3, 3, 1]), (6, [3, 3]), (2, [2])):
+        ids = tf.random.normal((windows, 5))
+        inputs = {"token_ids": ids, "padding_mask": -ids}
+        found = SpanFinder._logits(types.SimpleNamespace(model=model), inputs)
+        np.testing.assert_array_equal(found, np.stack([ids, -ids], axis=-1))
+        assert read == sizes
+        read.clear()
 
 
 def _bytes(value):

@@ -11,6 +11,7 @@ from kerasllm.backbones import Transformer
 from kerasllm.config import TransformerConfig
 from kerasllm.layers import Dropout
 from kerasllm.models import BertClassifier
+from kerasllm.tokenizers import WordPieceTokenizer
 
 TOLERANCE = 1e-5
 CONFIG = TransformerConfig(
@@ -165,6 +166,15 @@ def test_wrong_labels(num_classes, labels, message):
         BertClassifier(num_classes, CONFIG, labels=labels)
 
 
+def test_a_tokenizer_of_more_tokens_is_logged(caplog):
+    letters = [chr(ord("a") + i) for i in range(26)]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{x}" for x in letters)]
+    for fitting in (entries[: CONFIG.vocab_size], entries):
+        assert caplog.text == ""
+        BertClassifier(2, CONFIG, tokenizer=WordPieceTokenizer(fitting))
+    assert f"has {len(entries)} tokens, and the model knows the first 40 of them" in caplog.text
+
+
 def test_labels():
     assert made(3).labels == ("0", "1", "2")
     assert made(2, labels=["no", "sí"]).labels == ("no", "sí")
@@ -177,7 +187,7 @@ def test_sizes_by_name():
         ValueError, match="`name` must be one of bert_tiny, .*Received: 'bert_huge'"
     ):
         BertClassifier(2, "bert_huge")
-    with pytest.raises(TypeError, match="`config` must be a `TransformerConfig`. Received: int"):
+    with pytest.raises(TypeError, match="of, a `TransformerConfig` for .*bert. Received: int"):
         BertClassifier(2, 768)
 
 

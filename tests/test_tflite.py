@@ -283,11 +283,22 @@ def test_wrong_names_or_types_are_an_error(model, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_short_model_is_exported_as_it_is(model, tmp_path, monkeypatch):
+    lengths = []
+    monkeypatch.setattr(tflite, "convert", lambda scorer, _: lengths.append(scorer.max_length))
+    for max_length in (None, 24):
+        with pytest.raises(TypeError):  # there is no content to go on with
+            to_tflite(model, tmp_path / "tiny.tflite", max_length=max_length)
+    assert lengths == [64, 24]
+
+
 def test_arguments_are_checked(model, tmp_path):
     with pytest.raises(ValueError, match=r"`quantize` must be one of .*Received: 'int4'"):
         to_tflite(model, tmp_path / "tiny.tflite", quantize="int4")
     with pytest.raises(ValueError, match=r"`max_length` must be from 3 to 64.* Received: 128"):
-        to_tflite(model, tmp_path / "tiny.tflite")
+        to_tflite(model, tmp_path / "tiny.tflite", max_length=128)
+    with pytest.raises(ValueError, match=r"`tolerance` must be a number of at least 0.*: nan"):
+        to_tflite(model, tmp_path / "tiny.tflite", tolerance=float("nan"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"can't be written"):
         to_tflite(model, tmp_path / "file" / "tiny.tflite", max_length=8)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kerasllm import weights
-from kerasllm.config import TransformerConfig
-from kerasllm.models import BertClassifier
+from kerasllm import families, weights
+from kerasllm.config import LlamaConfig, TransformerConfig
+from kerasllm.models import BertClassifier, MaskedLM, Seq2SeqLM, TextClassifier
 from kerasllm.tasks import text_classification
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "bert"
@@ -184,7 +184,15 @@ def test_a_name_on_the_hub(folder, monkeypatch):
     assert model.config.num_layers == 2
     ((name, options),) = asked
     assert name == "some-one/tiny_bert.v1"
-    assert options["allow_patterns"] == ["*.json", "*.txt", "*.safetensors", "*.weights.h5"]
+    wanted = [
+        *("config.json", "1_Pooling/config.json", "merges.txt", "chat_template.jinja"),
+        *("spiece.model", "assets/tokenizer/vocabulary.spm"),
+        *("model-00001-of-00002.safetensors", "model.weights.h5"),
+    ]
+    others = ["pytorch_model.bin", "consolidated.safetensors", "onnx/model.json", "README.md"]
+    patterns = {name: options[name] for name in ("allow_patterns", "ignore_patterns")}
+    fetched = huggingface_hub.utils.filter_repo_objects([*wanted, *others], **patterns)
+    assert list(fetched) == wanted
     assert options["revision"] is None
     assert weights.find_folder("tiny", revision="v2") == folder
     assert asked[-1][1]["revision"] == "v2"
@@ -269,6 +277,71 @@ def test_weights_that_the_map_does_not_reach(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+SMALL = dict(vocab_size=40, num_layers=1, num_heads=2, embed_dim=8, ff_dim=8, max_length=12)
+
+
+@pytest.mark.parametrize(
+    ("size", "fields"),
+    [("bert_tiny", {}), ("roberta_base", {}), ("albert_base", {"embedding_dim": 4})],
+    ids=str,
+)
+def test_no_checkpoint_has_their_untied_head(size, fields, tmp_path):
+    family, config = families.family_of(size), families.size_config(size, **SMALL, **fields)
+    MaskedLM(config, family=family).save_pretrained(tmp_path / "tied")
+    untied = families.size_config(size, **SMALL, **fields, tie_embedding=False)
+    with pytest.raises(ValueError, match=r"does not reach these variables: \['logits/kernel'\]"):
+        MaskedLM(untied, family=family).save_pretrained(tmp_path / "untied")
+    altered = {"tie_word_embeddings": False}
+    path = tmp_path / "tied" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **altered}))
+    with pytest.raises(ValueError, match=r"does not reach these variables: \['logits/kernel'\]"):
+        MaskedLM.from_pretrained(tmp_path / "tied")
+    assert not TextClassifier.from_pretrained(tmp_path / "tied").config.tie_embedding
+
+
+@pytest.mark.parametrize("size", ["bart_base", "transformer_tiny"])
+def test_one_table_for_both_stacks_and_the_head(size, tmp_path):
+    config = families.size_config(size, **SMALL, num_decoder_layers=1, pad_id=0)
+    model = Seq2SeqLM(config, family=families.family_of(size))
+    model.logits.bias.assign(np.arange(40))
+    model.save_pretrained(tmp_path)
+    fresh = Seq2SeqLM.from_pretrained(tmp_path, fresh_head=True)
+    np.testing.assert_array_equal(fresh.logits.bias, np.zeros(40))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    with pytest.raises(ValueError, match="`tie_word_embeddings` must be True.*Received: False"):
+        Seq2SeqLM.from_pretrained(tmp_path)
+
+
+def test_a_head_of_other_classes(folder):
+    with pytest.raises(ValueError, match=r"classifier.bias is \(2,\) and must.*`fresh_head=True`"):
+        BertClassifier.from_pretrained(folder, num_classes=3)
+    assert BertClassifier.from_pretrained(folder, num_classes=3, fresh_head=True).num_classes == 3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_a_saved_config_says_the_precision(folder, tmp_path, dtype):
+    model = BertClassifier.from_pretrained(folder, dtype=dtype)
+    model.save_pretrained(tmp_path / "low")
+    fields = json.loads((tmp_path / "low" / "config.json").read_text())
+    assert fields["dtype"] == model.backbone.weights[0].dtype
+    again = BertClassifier.from_pretrained(tmp_path / "low", dtype=dtype)
+    for one, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_backbone_of_another_kind():
+    config = LlamaConfig(40, num_layers=1, num_heads=2, embed_dim=8, ff_dim=8)
+    with pytest.raises(TypeError, match="`TransformerConfig` for the family bert.*: LlamaConfig"):
+        TextClassifier(2, config, family="bert")
+    backbone = MaskedLM(families.size_config("bert_tiny", **SMALL), family="bert").backbone
+    with pytest.raises(TypeError, match="`LlamaConfig` for the family qwen2.*: Transformer"):
+        TextClassifier(2, backbone, family="qwen2")
+    with pytest.raises(ValueError, match="`dtype` must be that.*float16, and a .* of float32"):
+        TextClassifier(2, backbone, family="bert", dtype="float16")
+    assert TextClassifier(2, backbone, family="bert", dtype="float32").backbone is backbone
+
+
 def test_shards(folder, tmp_path):
     model = read(folder)
     model.save_pretrained(tmp_path / "shards", shard_bytes=2000)
@@ -293,3 +366,14 @@ def test_shards(folder, tmp_path):
     (tmp_path / "shards" / files[1]).unlink()
     with pytest.raises(FileNotFoundError, match=f"must hold a `{files[1]}`"):
         read(tmp_path / "shards")
+    with pytest.raises(ValueError, match="`shard_bytes` must be an integer.*Received: '5GB'"):
+        model.save_pretrained(tmp_path / "two", shard_bytes="5GB")
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_a_broken_index(folder, text):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match="index.json` must have a `weight_map`"):
+        read(folder)

@@ -119,11 +119,14 @@ class EncoderDecoder(Backbone):
         Args:
             batch_size: int, or scalar int tensor.
             max_length: int or None: the most tokens it shall hold; None for the model's most.
-            context: float `(batch, length, embed_dim)`, from `encode`.
+            context: float `(batch, length, embed_dim)`, from `encode`; needed.
 
         Returns:
             tuple with, for each block of the decoder, keys and values of its own tokens, zeros
             `(batch, heads, max_length, projection_dim)`, and keys and values of the context.
+
+        Raises:
+            ValueError: `max_length` is more than the model's, or the `context` is missing.
         """
         return self.decoder.make_cache(batch_size, max_length, context)
 

@@ -148,7 +148,7 @@ class Transformer(Backbone):
             padding + max_length, projection_dim)`, and with `cross_attention` those of the context.
 
         Raises:
-            ValueError: `max_length` is more than the model's.
+            ValueError: `max_length` is more than the model's, or the `context` is missing.
 
         Example:
             >>> config = TransformerConfig(100, num_layers=2, num_heads=2, embed_dim=8, ff_dim=16)
@@ -159,6 +159,10 @@ class Transformer(Backbone):
         empty = self._empty_cache(batch_size, max_length, self.config.num_heads, padding)
         if not self.cross_attention:
             return empty
+        if context is None:
+            raise ValueError(
+                "`context` must be what the encoder has read (see `encode`). Received: None."
+            )
         return tuple(
             (*own, *block.cross_att.keys_and_values(context))
             for own, block in zip(empty, self.blocks)

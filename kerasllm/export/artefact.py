@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import tempfile
 import zipfile
 
@@ -10,12 +11,15 @@ import numpy as np
 from kerasllm.data.sentences import close_up, joined, sentences
 from kerasllm.evaluation.entities import OUTSIDE
 from kerasllm.export.scorer import chunks
+from kerasllm.models.generative import check_options
 from kerasllm.quiet import quiet
-from kerasllm.tasks import TASKS, chat, contrastive, name_of
+from kerasllm.tasks import chat, contrastive, name_of, task_named
 from kerasllm.tasks.extractive_summarization import chosen
 from kerasllm.tasks.question_answering import Answer
 from kerasllm.tasks.token_classification import TaggedWord, words_of
 from kerasllm.tokenizers import load_tokenizer
+from kerasllm.tokenizers.texts import to_str
+from kerasllm.weights import read_json
 
 LABELS_FILE, TASK_FILE = "labels.txt", "task.json"
 NEW_TOKENS = 128  # that the tasks which write texts let them have
@@ -48,7 +52,8 @@ def load_artefact(path):
         `predict(rows)` gives what the `predict` of that task gives.
 
     Raises:
-        ValueError: the file was not written by `to_tflite`, or of a model with other outputs.
+        ValueError: the file was not written by `to_tflite`, or of a model with other outputs; or
+            the SavedModel is damaged, or of a task that is not known here.
     """
     path = pathlib.Path(path)
     if path.is_file() and path.suffix == ".tflite":
@@ -57,7 +62,7 @@ def load_artefact(path):
     for folder in (path, *sorted(versions, key=lambda entry: -int(entry.name))):
         if (folder / "saved_model.pb").is_file():
             task, _, _ = _facts(folder / "assets.extra")
-            writes = task is None or hasattr(TASKS[task].MODEL, "generate")
+            writes = task is None or hasattr(task_named(task).MODEL, "generate")
             return (GeneratorArtefact if writes else SavedModelArtefact)(folder)
     return None
 
@@ -69,7 +74,7 @@ def _facts(folder):
         lines = (folder / LABELS_FILE).read_text(encoding="utf-8")
         labels = tuple(lines.removesuffix("\n").split("\n"))
     if (folder / TASK_FILE).is_file():
-        found = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        found = read_json(folder / TASK_FILE)
     return found.get("task"), labels, found.get("split_cjk", False)
 
 
@@ -98,6 +103,7 @@ class SavedModelArtefact:
             What the task's `predict` gives.
 
         Raises:
+            TypeError: a text is no str.
             ValueError: there are no rows, or they have other columns.
         """
         return READERS[self.task](self.ask, _checked_rows(rows))
@@ -111,21 +117,37 @@ class SavedModelArtefact:
 
         Returns:
             list of dicts, name: output, one for each text.
+
+        Raises:
+            TypeError: a text is no str.
+            ValueError: the graph refuses the texts.
         """
         found = []
         for rows in chunks(range(len(next(iter(texts.values()))))):
             inputs = {
-                name: self._tf.constant(_padded([values[i] for i in rows]), "string")
+                name: self._strings(_padded([values[i] for i in rows]))
                 for name, values in texts.items()
             }
-            found += _rows_of(self._loaded.signatures[signature](**inputs))
+            found += self._rows_of(signature, inputs)
         return found
 
+    def _strings(self, texts):
+        return self._tf.constant(_utf8(texts), "string")
 
-def _rows_of(outputs):
-    """Outputs of a signature, a dict by name for each row."""
-    columns = [_plain(output.numpy().tolist()) for output in outputs.values()]
-    return [dict(zip(outputs, row)) for row in zip(*columns)]
+    def _rows_of(self, signature, inputs):
+        """Outputs of a signature, a dict by name for each row."""
+        try:
+            outputs = self._loaded.signatures[signature](**inputs)
+        except self._tf.errors.InvalidArgumentError as error:
+            raise ValueError(_refusal(error.message)) from None
+        columns = [_plain(output.numpy().tolist()) for output in outputs.values()]
+        return [dict(zip(outputs, row)) for row in zip(*columns)]
+
+
+def _refusal(message):
+    """What an assertion in a graph says, without the place where it stands."""
+    said = re.search(r"assertion failed: \[(.*?)\]\s*\[\[\{\{node", message, re.DOTALL)
+    return said[1].replace("] [", " ") if said else message
 
 
 def _checked_rows(rows):
@@ -143,6 +165,13 @@ def _checked_rows(rows):
 def _padded(values):
     most = max((len(value) for value in values if isinstance(value, list)), default=0)
     return [v + [""] * (most - len(v)) if isinstance(v, list) else v for v in values]
+
+
+def _utf8(texts):
+    """Texts, or lists of them, as TensorFlow takes them."""
+    if isinstance(texts, list):
+        return [_utf8(text) for text in texts]
+    return texts if isinstance(texts, bytes) else to_str(texts)
 
 
 def _plain(value):
@@ -241,11 +270,12 @@ class GeneratorArtefact(SavedModelArtefact):
     def __init__(self, folder):
         super().__init__(folder)
         signatures = self._loaded.signatures
-        inputs = signatures["serving_default"].structured_input_signature[1]
+        found = signatures.get("serving_default")
+        inputs = {} if found is None else found.structured_input_signature[1]
         if "prompt" not in inputs:
             raise ValueError(
                 "`path` must be a SavedModel that `to_saved_model` wrote of a model with a "
-                f"tokenizer. Received: {folder}, whose inputs are {', '.join(inputs)}."
+                f"tokenizer. Received: {folder}, whose inputs are {', '.join(inputs) or 'none'}."
             )
         self.chats = "chat" in signatures
         self._dtypes = {name: spec.dtype for name, spec in inputs.items()}
@@ -292,10 +322,11 @@ class GeneratorArtefact(SavedModelArtefact):
             list of what is new, str; for a prompt that is a str, its one item.
 
         Raises:
-            ValueError: the artefact has no such option.
+            TypeError: a prompt is no str, or an option is no number.
+            ValueError: the artefact has no such option, or it is out of its range.
         """
-        single = isinstance(prompts, str)
-        prompt = [prompts] if single else prompts
+        single = isinstance(prompts, (str, bytes))
+        prompt = [prompts] if single else list(prompts)
         texts = self._answer("serving_default", {"prompt": prompt}, options)
         texts = texts if details else [text["text"] for text in texts]
         return texts[0] if single else texts
@@ -311,7 +342,8 @@ class GeneratorArtefact(SavedModelArtefact):
             str, or a dict with `details`.
 
         Raises:
-            ValueError: the artefact has no such option, or no chat template.
+            TypeError: of `generate`.
+            ValueError: of `generate`, or there is no chat template, or it refuses the messages.
         """
         if not self.chats:
             raise ValueError(
@@ -331,10 +363,11 @@ class GeneratorArtefact(SavedModelArtefact):
                 f"`options` must be among {', '.join(sorted(self.options))}. Received: "
                 f"{', '.join(sorted(unknown))}."
             )
-        inputs = {name: self._tf.constant(value, "string") for name, value in texts.items()}
+        check_options(options)
+        inputs = {name: self._strings(value) for name, value in texts.items()}
         for name, value in {**self.options, **options}.items():
             inputs[name] = self._tf.constant(np.ravel(value), self._dtypes[name])
-        return _rows_of(self._loaded.signatures[signature](**inputs))
+        return self._rows_of(signature, inputs)
 
 
 def _asked(row):
@@ -348,7 +381,13 @@ def _loaded(folder):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
 
-    return tf, tf.saved_model.load(str(folder))
+    try:
+        return tf, tf.saved_model.load(str(folder))
+    except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"`{folder}` must be a whole SavedModel. Received: one that TensorFlow can't load "
+            f"({error}). Copy or export it again."
+        ) from None
 
 
 def _defaults(folder):

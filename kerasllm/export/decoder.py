@@ -165,8 +165,8 @@ class Decoder(tf.Module):
         for text in texts:
             if len(self.ids(text)) >= self.max_tokens:
                 raise ValueError(
-                    f"`prompts` must have fewer tokens than `max_tokens`, {self.max_tokens}. "
-                    f"Received: {text!r:.80}."
+                    "`prompts` (`texts` of `to_tflite`) must have fewer tokens than the cache "
+                    f"holds, {self.max_tokens}. Received: {text!r:.80}."
                 )
         return texts
 
@@ -287,16 +287,17 @@ def _checked_tokens(config, max_tokens):
         # Beyond, padding behind a piece would count as text.
         longest = min(longest, scaling.original_max_length)
     max_tokens = min(longest, MOST_TOKENS) if max_tokens is None else max_tokens
-    if not 2 <= max_tokens <= longest:
+    if not isinstance(max_tokens, int) or not 2 <= max_tokens <= longest:
         raise ValueError(
-            f"`max_tokens` must be from 2 to {longest}, the positions that the model knows. "
-            f"Received: {max_tokens}."
+            f"`max_tokens` (`max_length` of `to_tflite`) must be from 2 to {longest}, the "
+            f"positions that the model knows. Received: {max_tokens!r}."
         )
     return max_tokens
 
 
 def _checked_lengths(lengths, max_tokens):
-    if 1 not in lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
+    whole = np.iterable(lengths) and all(isinstance(n, int) and n > 0 for n in lengths)
+    if not whole or 1 not in lengths:
         raise ValueError(
             "`prefill_lengths` must be whole numbers of at least 1, with 1 among them, by which "
             f"the cache can be filled to the last row. Received: {lengths!r}."

@@ -65,14 +65,16 @@ def to_saved_model(
     That of a model that writes texts has `generate`, or `translate` or `summarize` where the
     model's `task` is that, and `serving_default`, which is the same. They take `prompt`, string
     `(batch,)`, and options of `model.generate`, each `(1,)` or `(batch,)`, with the model's
-    `defaults`: int32 `max_new_tokens` and `top_k`, float32 `temperature`, `top_p`, `min_p` and
-    `repetition_penalty`, and int64 `seed`; where by default a model searches with beams, it does so
-    always, and the options are `max_new_tokens`, `repetition_penalty` and `length_penalty`. They
-    give, all `(batch,)`, string `text`, what is new; int32 `token_count` and
-    `prompt_token_count`; and string `finish_reason`: `"stop"`, `"length"`, or `"empty"` where an
-    empty prompt has no token to go on from. A prompt that is too long is shortened as with
-    `truncate=True`. A model whose tokenizer has a `chat_template` has `chat` too, which takes
-    strings `(messages,)`, `roles` and `contents`, instead of `prompt`, one conversation a call.
+    `defaults`, which a server fills in, and Python's loader does not: int32 `max_new_tokens` and
+    `top_k`, float32 `temperature`, `top_p`, `min_p` and `repetition_penalty`, and int64 `seed`;
+    where by default a model searches with beams, it does so always, and the options are
+    `max_new_tokens`, `repetition_penalty` and `length_penalty`. They give, all `(batch,)`, string
+    `text`, what is new; int32 `token_count` and `prompt_token_count`; and string `finish_reason`:
+    `"stop"`, `"length"`, or `"empty"` where an empty prompt has no token to go on from. A prompt
+    that is too long is shortened as with `truncate=True`. A model whose tokenizer has a
+    `chat_template` has `chat` too, which takes strings `(messages,)`, `roles` and `contents`,
+    instead of `prompt`, one conversation a call. (A date that the template writes stays that of the
+    export.)
 
     `assets.extra` holds `report.json`, `task.json`, which names the task, and, where there are
     labels, `labels.txt`. For more fine-tuning keep `model.save_pretrained`: Keras can't load a
@@ -118,6 +120,7 @@ def to_saved_model(
         0
     """
     place = _place(folder, version)
+    verify.check_tolerance(tolerance)
     if inputs is not None:
         module = TensorModel(model, inputs)
     else:
@@ -175,7 +178,7 @@ def _ask(module, folder, expected, tolerance):
     question = {
         "folder": os.fspath(folder),
         "calls": list(module.calls("serving_default")),
-        "signatures": _describe(folder),
+        "signatures": signature_tensors(folder),
         "tensorflow_text": module.needs_text,
     }
     asked = ", ".join(sorted({call["signature"] for call in question["calls"]}))
@@ -250,8 +253,16 @@ def _check_operations(folder):
         raise RuntimeError(f"The SavedModel must not need XLA. Received: {', '.join(found)} in it.")
 
 
-def _describe(folder):
-    """Name and type of the tensors behind each signature, which the C API asks for."""
+def signature_tensors(folder):
+    """Return what is behind the signatures of a SavedModel, for the C API asks for it.
+
+    Args:
+        folder: path of the version.
+
+    Returns:
+        dict, signature: dict of `inputs` and `outputs`: dicts, name: list of the tensor's name and
+        the number of its dtype.
+    """
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     return {
         name: {

@@ -207,7 +207,7 @@ class Scorer(TextModel):
     """
 
     def __init__(self, model, max_length=None, texts=verify.SENTENCES):
-        _check_classifier(model)
+        check_classifier(model)
         super().__init__(model, max_length, texts)
         model, probabilities = self.model, task_of(model).probabilities
         self._scores = lambda inputs: probabilities(model(inputs))
@@ -372,7 +372,15 @@ def float32_copy(model, **changes):
     return copy
 
 
-def _check_classifier(model):
+def check_classifier(model):
+    """Check that a model is one that `Scorer` takes.
+
+    Args:
+        model: any object.
+
+    Raises:
+        ValueError: it is no `TextClassifier`.
+    """
     if not isinstance(model, TextClassifier):
         raise ValueError(
             f"`model` must be a text classifier. Received: {type(model).__name__}. Give any other "

@@ -10,6 +10,7 @@ from kerasllm.tokenizers.offsets_in_graph import OffsetsInGraph
 from kerasllm.tokenizers.windows_in_graph import make_windows
 
 NOTHING = -np.inf
+WINDOWS = 16  # that the model reads at once: of a long context, all would take gigabytes
 
 
 class SpanFinder(TextModel):
@@ -48,7 +49,7 @@ class SpanFinder(TextModel):
         questions = self.in_graph.encode(question)
         made = self._make_rows(make_windows, questions, ids, stride=stride)
         inputs, row, tokens, before = made
-        logits = tf.cast(self.model(self._named(inputs)), tf.float64)  # (windows, length, 2)
+        logits = tf.cast(self._logits(self._named(inputs)), tf.float64)  # (windows, length, 2)
         bounds = tf.stack([starts.values, ends.values], axis=1)  # (tokens, 2)
         best, no_answer, (start, end) = _best(
             logits, row, *_aligned(logits, tokens, before, bounds)
@@ -61,6 +62,22 @@ class SpanFinder(TextModel):
             "score": tf.cast(best, tf.float32),
             "no_answer": tf.cast(no_answer, tf.float32),
         }
+
+    def _logits(self, inputs):
+        """What the model gives, float32 `(windows, length, 2)`, of some windows after others."""
+        windows = tf.shape(inputs["token_ids"])[0]
+        found = tf.TensorArray(
+            tf.float32, size=0, dynamic_size=True, infer_shape=False, element_shape=(None, None, 2)
+        )
+
+        def read(start, found):
+            part = {name: ids[start : start + WINDOWS] for name, ids in inputs.items()}
+            return start + WINDOWS, found.write(start // WINDOWS, self.model(part))
+
+        found = tf.while_loop(
+            lambda start, _: start < windows, read, (0, found), parallel_iterations=1
+        )[1]
+        return found.concat()
 
     # ---------------------------------------------------------------- the verification
 

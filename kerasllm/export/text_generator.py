@@ -47,7 +47,8 @@ class TextGenerator(tf.Module):
 
     Raises:
         ValueError: the model has no tokenizer, one with more entries than the model has rows, or
-            one with a step that has no exact form in a graph.
+            one with a step that has no exact form in a graph; or all `texts` are empty, and no
+            token begins one.
     """
 
     def __init__(self, model, texts):
@@ -71,6 +72,11 @@ class TextGenerator(tf.Module):
         self.needs_text = isinstance(model.tokenizer, WordPieceTokenizer)
         # Where no token begins a text, Keras refuses an empty one.
         self._texts = [text for text in texts if copy._encode(text)]
+        if not self._texts:
+            raise ValueError(
+                "`texts` must hold a text that is not empty, where no token begins one. Received: "
+                f"{texts!r:.60}."
+            )
 
     parameter_bytes = Scorer.parameter_bytes  # which is a sum over `weights` too
 

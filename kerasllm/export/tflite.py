@@ -14,7 +14,7 @@ from kerasllm.atomic import whole
 from kerasllm.export import metadata, verify
 from kerasllm.export.artefact import TASK_FILE, describe
 from kerasllm.export.decoder import Decoder, compare
-from kerasllm.export.scorer import Scorer
+from kerasllm.export.scorer import Scorer, check_classifier
 from kerasllm.export.tensors import TensorModel
 from kerasllm.models import CausalLM
 from kerasllm.tokenizers import WordPieceTokenizer
@@ -68,8 +68,9 @@ def to_tflite(
         file: str or path-like, usually ending in `.tflite`.
         quantize: None for float32, `"float16"` for weights of half the size, `"int8"` for weights
             of a quarter, which are also multiplied as int8.
-        max_length: int or None: the fixed number of tokens; longer texts are cut; None for 128. Of
-            a language model, the tokens that the cache holds; None for its most, but at most 1024.
+        max_length: int or None: the fixed number of tokens; longer texts are cut; None for the
+            model's most, but at most 128. Of a language model, the tokens that the cache holds;
+            None for its most, but at most 1024.
         texts: list of str to compare on; None for a built-in list in many languages. A language
             model without a tokenizer is tried on random token ids.
         inputs: None for a text classifier; else examples of the model's input to compare on, see
@@ -98,12 +99,15 @@ def to_tflite(
     if quantize not in VARIANTS:
         raise ValueError(f"`quantize` must be one of {tuple(VARIANTS)}. Received: {quantize!r}.")
     tolerance = VARIANTS[quantize][1] if tolerance is None else tolerance
+    verify.check_tolerance(tolerance)
     if inputs is not None:
         return _tensors_to_tflite(TensorModel(model, inputs), file, quantize, tolerance)
     if isinstance(model, CausalLM):
         return _decoder_to_tflite(Decoder(model, max_length), file, quantize, texts, tolerance)
     texts = verify.checked_texts(texts)
-    scorer = Scorer(model, LENGTH if max_length is None else max_length)
+    check_classifier(model)
+    max_length = min(LENGTH, model.config.max_length) if max_length is None else max_length
+    scorer = Scorer(model, max_length)
     path = pathlib.Path(file)
     with whole(f"{path}.report.json") as report_aside, whole(path) as aside:
         content = convert(scorer, quantize)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import numbers
 import os
 import pathlib
 import re
@@ -145,6 +146,19 @@ def checked_texts(texts):
             "`texts` must hold at least one text. Received: none (None = built-in ones)."
         )
     return list(texts)
+
+
+def check_tolerance(tolerance):
+    """Check a tolerance before the work that it is for.
+
+    Args:
+        tolerance: float.
+
+    Raises:
+        ValueError: it is no number of at least 0.
+    """
+    if not (isinstance(tolerance, numbers.Real) and tolerance >= 0):
+        raise ValueError(f"`tolerance` must be a number of at least 0. Received: {tolerance!r}.")
 
 
 def run(runner, question, timeout=900):

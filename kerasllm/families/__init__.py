@@ -41,7 +41,7 @@ from kerasllm.families import (
     transformer,
     xlm_roberta,
 )
-from kerasllm.weights import Stored
+from kerasllm.weights import as_stored
 
 FAMILIES = {
     "bert": bert,
@@ -116,7 +116,7 @@ def size_config(name, **changes):
     size = FAMILIES[family].SIZES[name]
     defaults = dict(FAMILIES[family].FIELDS.values())
     assumed = _read(FAMILIES[family], {**defaults, "pad_id": defaults["pad_id"] or 0})
-    return _config_class(family)(**{**assumed, **size, **changes})
+    return config_class(family)(**{**assumed, **size, **changes})
 
 
 def family_of(size):
@@ -136,7 +136,15 @@ def family_of(size):
     return SIZES[size][0]
 
 
-def _config_class(family):
+def config_class(family):
+    """Return the class of a family's configs.
+
+    Args:
+        family: str, a name in `FAMILIES`.
+
+    Returns:
+        A class of `kerasllm.config`.
+    """
     return getattr(FAMILIES[family], "CONFIG", TransformerConfig)
 
 
@@ -254,7 +262,7 @@ def config_from_hf(fields):
     if ours["pad_id"] is None:  # a decoder without: behind the mask, any token will do
         end = fields.get("eos_token_id") or 0
         ours["pad_id"] = end[0] if isinstance(end, list) else end
-    return name, _config_class(name)(**_read(module, ours))
+    return name, config_class(name)(**_read(module, ours))
 
 
 def _read(module, ours):
@@ -384,7 +392,7 @@ def _count(path, config):
 
 def _numbered(theirs, i, config):
     theirs = _renamed(theirs, lambda name: name.format(i=i))
-    if isinstance(theirs, Stored) and theirs.heads:
+    if as_stored(theirs).heads:
         return dataclasses.replace(theirs, heads=config.num_heads)
     return theirs
 
@@ -409,16 +417,10 @@ def ignored_tensors(name, head):
     """
     module = FAMILIES[name]
     decoder = (r"decoder\..*",) if head and module.HEADS[head].encoder else ()
-    own = {_name(stored) for stored in module.HEADS[head].layers.values()} if head else set()
-    others = {
-        _name(stored)
-        for other in module.HEADS.values()
-        for stored in other.layers.values()
-        if _name(stored) not in own
+    named = {
+        other: {as_stored(stored).name for stored in module.HEADS[other].layers.values()}
+        for other in module.HEADS
     }
+    others = set().union(*named.values()) - named.get(head, set())
     heads = (re.escape(other) + r"(\..*)?" for other in sorted(others))
     return (*module.IGNORED_TENSORS, *decoder, *heads)
-
-
-def _name(stored):
-    return stored.name if isinstance(stored, Stored) else stored

@@ -64,7 +64,7 @@ HEADS = {
         {
             "transform": "predictions.dense",
             "layernorm": "predictions.LayerNorm",
-            "logits": "predictions",
+            "logits.bias": "predictions.bias",
         },
     ),
     "token_classifier": Head("AlbertForTokenClassification", {"classifier": "classifier"}),
@@ -74,7 +74,7 @@ HEADS = {
         {
             "transform": "predictions.dense",
             "layernorm": "predictions.LayerNorm",
-            "logits": "predictions",
+            "logits.bias": "predictions.bias",
             "pooler": "albert.pooler",
             "pair": "sop_classifier.classifier",
         },

@@ -29,7 +29,6 @@ FIELDS = {
     "init_std": ("initializer_range", 0.02),
     "scale_embedding": ("scale_embedding", False),
     "pad_token_id": ("pad_id", 1),
-    "tie_word_embeddings": ("tie_embedding", True),
 }
 SETTINGS = dict(num_segments=0, position_offset=2, epsilon=1e-5)
 FIXED_FIELDS = {
@@ -40,6 +39,7 @@ FIXED_FIELDS = {
     "normalize_embedding": True,
     "static_position_embeddings": False,
     "extra_pos_embeddings": 2,
+    "tie_word_embeddings": True,  # where it is not, each stack has a table of its own too
 }
 IGNORED_FIELDS = {
     "encoder_layerdrop", "decoder_layerdrop", "activation_dropout", "classif_dropout",

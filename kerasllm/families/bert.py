@@ -85,7 +85,7 @@ HEADS = {
         {
             "transform": "cls.predictions.transform.dense",
             "layernorm": "cls.predictions.transform.LayerNorm",
-            "logits": "cls.predictions",
+            "logits.bias": "cls.predictions.bias",
         },
     ),
     "token_classifier": Head("BertForTokenClassification", {"classifier": "classifier"}),
@@ -95,7 +95,7 @@ HEADS = {
         {
             "transform": "cls.predictions.transform.dense",
             "layernorm": "cls.predictions.transform.LayerNorm",
-            "logits": "cls.predictions",
+            "logits.bias": "cls.predictions.bias",
             "pooler": "bert.pooler.dense",
             "pair": "cls.seq_relationship",
         },

@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kerasllm.config import TransformerConfig
-from kerasllm.families import FAMILIES, electra
+from kerasllm.families import FAMILIES, config_class, electra
 
 logger = logging.getLogger("kerasllm")
 
@@ -315,7 +314,7 @@ def is_preset(fields):
     Returns:
         bool.
     """
-    return "registered_name" in fields and "config" in fields
+    return "registered_name" in fields and isinstance(fields.get("config"), dict)
 
 
 def config_from_preset(fields):
@@ -375,7 +374,7 @@ def _config(family, ours):
         **preset.fixed,
         **preset.read(ours),
     }
-    return getattr(module, "CONFIG", TransformerConfig)(**fields)
+    return config_class(family)(**fields)
 
 
 def config_to_preset(family, config):

@@ -69,6 +69,7 @@ def heads(name):
         "token_classifier": Head(f"{name}ForTokenClassification", {"classifier": "classifier"}),
         "span_labeler": Head(f"{name}ForQuestionAnswering", {"span": "qa_outputs"}),
         "causal_lm": Head(f"{name}LMHeadModel", {"logits": "lm_head"}),
+        "sentence_encoder": Head(f"{name}Model", {}),
     }
 
 

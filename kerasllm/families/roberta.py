@@ -37,7 +37,11 @@ HEADS = {
     ),
     "masked_lm": Head(
         "RobertaForMaskedLM",
-        {"transform": "lm_head.dense", "layernorm": "lm_head.layer_norm", "logits": "lm_head"},
+        {
+            "transform": "lm_head.dense",
+            "layernorm": "lm_head.layer_norm",
+            "logits.bias": "lm_head.bias",
+        },
         {"activation": "gelu"},
     ),
     "token_classifier": Head("RobertaForTokenClassification", {"classifier": "classifier"}),

@@ -38,6 +38,7 @@ FIXED_FIELDS = {
     "normalize_embedding": False,
     "static_position_embeddings": True,
     "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
 }
 IGNORED_FIELDS = {*bart.IGNORED_FIELDS, "decoder_vocab_size", "extra_pos_embeddings"}
 # The sinusoids too, which need no weights.

@@ -1,6 +1,7 @@
 """What models that tell named classes apart share."""
 
 from kerasllm import weights
+from kerasllm.config import check_int
 from kerasllm.models.pretrained import Pretrained
 
 
@@ -55,7 +56,7 @@ class Classifier(Pretrained):
                 shards; of a preset, `model.weights.h5`) and a tokenizer; or a name on the Hugging
                 Face hub, or keras-hub's name of a preset.
             num_classes: int or None: None for as many as the checkpoint or `labels` have.
-            labels: sequence of str or None: names of the classes.
+            labels: sequence of str or None: names of the classes, in the checkpoint's order.
             fresh_head: bool, whether to leave out the checkpoint's classifier and start a new one.
             dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one.
 
@@ -71,7 +72,7 @@ class Classifier(Pretrained):
             weights.find_folder(name),
             fresh_head,
             dtype,
-            lambda fields: label_options(fields, num_classes, labels),
+            lambda fields: label_options(fields, num_classes, labels, fresh_head),
         )
 
     def _fields(self):
@@ -91,10 +92,7 @@ def checked_labels(num_classes, labels):
     Raises:
         ValueError: they are not `num_classes` distinct names.
     """
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(
-            f"`num_classes` must be an integer of at least 1. Received: {num_classes!r}."
-        )
+    check_int("num_classes", num_classes, least=1)
     if isinstance(labels, str):
         raise ValueError(f"`labels` must be a sequence of names. Received: {labels!r}.")
     labels = tuple(str(i) for i in range(num_classes)) if labels is None else tuple(labels)
@@ -135,18 +133,28 @@ def label_fields(model):
     }
 
 
-def label_options(fields, num_classes, labels):
+def label_options(fields, num_classes, labels, fresh_head=False):
     """What a classifier is made with: what the caller says, else the checkpoint, else two classes.
 
     Args:
         fields: dict, the parsed `config.json`, with the backbone's dropout as `rate`.
         num_classes: int or None.
         labels: sequence of str or None.
+        fresh_head: bool, whether the checkpoint's classifier is left out.
 
     Returns:
         dict of `num_classes`, `labels`, `rate`.
+
+    Raises:
+        ValueError: `labels` are the checkpoint's in another order, which would swap its classes.
     """
     names = stored_labels(fields)
+    swapped = labels is not None and tuple(labels) != names and set(labels) == set(names)
+    if swapped and not fresh_head:
+        raise ValueError(
+            f"`labels` must be in the checkpoint's order, {names}. Received: {tuple(labels)} (pass "
+            "None for the checkpoint's, or `fresh_head=True` to start a new classifier)."
+        )
     if labels is None and names and num_classes in (None, len(names)):
         labels = names
     if num_classes is None:

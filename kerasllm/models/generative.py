@@ -1,6 +1,7 @@
 """What models that write texts share: `generate` and `stream`."""
 
 import logging
+import numbers
 from typing import NamedTuple
 
 import keras
@@ -45,6 +46,11 @@ RULES = {
     "early_stopping": (lambda x: x.tolist() in EARLY_STOPPING, 'False, True or "never"'),
     "num_sequences": (lambda x: x >= 1, "at least 1"),
 }
+WHOLE = (  # numbers without a fraction
+    "max_new_tokens", "min_new_tokens", "top_k", "no_repeat_ngram_size", "num_beams",
+    "num_sequences", "seed",
+)  # fmt: skip
+OF_ALL = ("num_beams", "num_sequences")  # numbers that are the same for all prompts
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or not yet
 CONTEXT = 64  # tokens of a prompt from which it is clear how the new ones are written: bytes too
 EVERY = 16  # new tokens after which `generate` looks for stop strings
@@ -131,6 +137,7 @@ class Generative(Pretrained):
     def _chosen(self, **given):
         """Options as they are given, and by default where they are None."""
         given = {name: value for name, value in given.items() if value is not None}
+        check_options(given)
         defaults = self.defaults
         # Draw texts, or search for the likeliest: what is asked for rules out the other's default.
         if np.any(np.asarray(given.get("temperature", 0)) > 0):
@@ -209,7 +216,7 @@ class Generative(Pretrained):
 
         Raises:
             RuntimeError: Keras runs on another backend than TensorFlow.
-            TypeError: a prompt is neither text nor token ids.
+            TypeError: a prompt is neither text nor token ids, or an option is no number.
             ValueError: an option is out of its range, a prompt doesn't fit, or texts were given to
                 a model without a tokenizer.
 
@@ -217,7 +224,7 @@ class Generative(Pretrained):
             >>> model = CausalLM.from_pretrained("my_gpt")  # doctest: +SKIP
             >>> text = model.generate("To be, or", stop=["\n"])  # doctest: +SKIP
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, (str, bytes)):
             prompts, unpack = [prompts], lambda texts: texts[0]
         else:
             prompts, unpack = list(prompts), lambda texts: texts
@@ -237,7 +244,7 @@ class Generative(Pretrained):
             early_stopping=early_stopping,
         )
         settings["seed"] = seed
-        _check(dict(settings, num_sequences=num_sequences))
+        check_options(dict(settings, num_sequences=num_sequences))
         max_new_tokens, num_beams = settings.pop("max_new_tokens"), settings.pop("num_beams")
         search = dict(num_beams=num_beams, num_sequences=num_sequences)
         _check_search(settings["temperature"], **search)
@@ -286,11 +293,13 @@ class Generative(Pretrained):
         Yields:
             str, never empty, whole characters: together the text that `generate` gives without
             beams. What may be the beginning of a stop string is kept back until it is clear. The
-            value of `yield from`, at the end, is the `Generated`.
+            value of `yield from`, at the end, is the `Generated`. (SentencePiece with bytes as
+            tokens reads a run of them as a whole, so where it ends within a character, a
+            character before it may have been handed out that `generate` gives as U+FFFD.)
 
         Raises:
             RuntimeError: Keras runs on another backend than TensorFlow.
-            TypeError: the prompt is neither text nor token ids.
+            TypeError: of `generate`.
             ValueError: of `generate`, or the model has no tokenizer.
 
         Example:
@@ -308,7 +317,7 @@ class Generative(Pretrained):
             min_new_tokens=min_new_tokens,
         )
         settings["seed"] = seed
-        _check(settings)
+        check_options(settings)
         max_new_tokens, _ = settings.pop("max_new_tokens"), settings.pop("num_beams")
         self._check_tokenizer()
         strings = self._strings(stop)
@@ -454,7 +463,7 @@ class Generative(Pretrained):
         return list(dict.fromkeys([*own, *(int(end) for end in stop if not isinstance(end, str))]))
 
     def _strings(self, stop):
-        if isinstance(stop, (str, int)) or "" in stop:
+        if isinstance(stop, (str, bytes)) or not np.iterable(stop) or not all(map(_can_end, stop)):
             raise ValueError(
                 "`stop` must be a list of strings, not empty ones, and of token ids. Received: "
                 f"{stop!r}."
@@ -508,10 +517,24 @@ def as_numbers(options):
     return {**options, "early_stopping": early}
 
 
-def _check(options):
+def check_options(options):
+    """Check that options of `generate` are numbers in their ranges.
+
+    Args:
+        options: dict, value by name.
+
+    Raises:
+        TypeError: a value is no number, or has a fraction where it must be whole.
+        ValueError: a value is out of its range.
+    """
     for name, value in options.items():
+        values = np.asarray(value)
+        kind, rule = ("int64", "a whole number") if name in WHOLE else ("float64", "a number")
+        is_one = np.can_cast(values.dtype, kind) and not (name in OF_ALL and values.ndim)
+        if name != "early_stopping" and not is_one:
+            raise TypeError(f"`{name}` must be {rule} ({kind}). Received: {value!r}.")
         fits, rule = RULES.get(name, (np.isfinite, "finite"))
-        if not np.all(fits(np.asarray(value))):
+        if not np.all(fits(values)):
             raise ValueError(f"`{name}` must be {rule}. Received: {value!r}.")
 
 
@@ -542,6 +565,13 @@ def _for_each(name, value, count):
             f"{value.tolist()}."
         )
     return np.broadcast_to(value, (count,))
+
+
+def _can_end(end):
+    """Whether it is a string or token that may end a text."""
+    if isinstance(end, str):
+        return end != ""
+    return isinstance(end, numbers.Integral) and 0 <= end <= np.iinfo("int32").max
 
 
 def _rounded(length):

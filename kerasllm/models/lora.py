@@ -11,6 +11,7 @@ import keras
 
 from kerasllm import families, weights
 from kerasllm.atomic import whole
+from kerasllm.config import check_int, check_number
 from kerasllm.layers import Dense, TokenLogits
 from kerasllm.layers.lora import adapt
 
@@ -94,33 +95,34 @@ def add_lora(model, rank=8, *, alpha=None, rate=0.0, targets=TARGETS, head=True)
         Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
     """
     alpha = rank if alpha is None else alpha
-    _check_count(rank, alpha, rate)
+    check_int("rank", rank, least=1)
+    check_number("alpha", alpha, lambda x: 0 < x < math.inf, "above 0")
+    check_number("rate", rate, lambda x: 0 <= x < 1, "from 0 to below 1")
     known = _dense_layers(model)
-    layers = {}
-    for target in [targets] if isinstance(targets, str) else targets:
-        found = [path for path in known if f".{path}".endswith(f".{target}")]
-        if not found:
-            names = sorted({re.sub(r".*\.\d+\.(?=\D)", "", path) for path in known})
-            raise ValueError(
-                f"`targets` must name `Dense` layers of the model: {', '.join(names) or 'none'}. "
-                f"Received: {target!r}."
-            )
-        layers.update(dict.fromkeys(found, (rank, alpha)))
+    found = {
+        target: [path for path in known if f".{path}".endswith(f".{target}")]
+        for target in ([targets] if isinstance(targets, str) else targets)
+    }
+    unknown = [repr(target) for target, paths in found.items() if not paths]
+    if unknown or not found:
+        names = sorted({re.sub(r".*\.\d+\.(?=\D)", "", path) for path in known})
+        raise ValueError(
+            f"`targets` must name `Dense` layers of the model: {', '.join(names) or 'none'}. "
+            f"Received: {', '.join(unknown) or 'no names'}."
+        )
+    layers = {path: (rank, alpha) for paths in found.values() for path in paths}
     others = (path for path in _head_layers(model) if path not in layers)
     put_lora(model, Lora(layers, rate, tuple(others) if head else ()))
 
 
-def _check_count(rank, alpha, rate):
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"`rank` must be an integer of at least 1. Received: {rank!r}.")
-    if not alpha > 0:
-        raise ValueError(f"`alpha` must be a number above 0. Received: {alpha!r}.")
-    if not 0 <= rate < 1:
-        raise ValueError(f"`rate` must be a number from 0 to below 1. Received: {rate!r}.")
-
-
 def _names(model):
-    return families.name_map(model.family, model.HEAD, model.config)
+    family, head = getattr(model, "family", None), getattr(model, "HEAD", None)
+    if family not in families.FAMILIES or head not in families.FAMILIES[family].HEADS:
+        raise ValueError(
+            "`model` must be one of a family and with one of its heads. Received: a "
+            f"{type(model).__name__} (of a `ReplacedTokenDetection`, give the `detector`)."
+        )
+    return families.name_map(family, head, model.config)
 
 
 def _dense_layers(model):

@@ -14,7 +14,7 @@ import numpy as np
 from kerasllm import families
 from kerasllm.families.keras_hub import INNER, PRESETS, config_to_preset
 from kerasllm.layers import Dense
-from kerasllm.models.preset_tokenizer import save_tokenizer, serialized
+from kerasllm.models.preset_tokenizer import read_serialized, save_tokenizer, serialized
 from kerasllm.weights import STATE_NAMES, attribute, read_json
 
 logger = logging.getLogger("kerasllm")
@@ -144,12 +144,12 @@ def read_task(folder, family, head):
         dict, the config of their model with that head; None where the preset has none.
 
     Raises:
-        ValueError: the classifier has an activation.
+        ValueError: the file is broken, or the classifier has an activation.
     """
     task, path = PRESETS[family].tasks.get(head), folder / "task.json"
     if task is None or not path.is_file():
         return None
-    fields = read_json(path)
+    fields = read_serialized(path)
     names = {task.name, task.name.removeprefix("Text")}  # as it was called before
     if fields.get("class_name") not in {PRESETS[family].name + name for name in names}:
         return None

@@ -76,6 +76,27 @@ def serialized(module, name, fields, dtype="float32"):
     }
 
 
+def read_serialized(path):
+    """Read an object of keras-hub as Keras serialises it.
+
+    Args:
+        path: `pathlib.Path` of a JSON file.
+
+    Returns:
+        dict, with its fields as `config`.
+
+    Raises:
+        ValueError: the file holds none; the message names it.
+    """
+    fields = read_json(path)
+    if not isinstance(fields.get("config"), dict):
+        raise ValueError(
+            f"`{path}` must hold an object as Keras serialises it, with a `config`. Received: "
+            f"{sorted(fields)}."
+        )
+    return fields
+
+
 def load_preset_tokenizer(folder, family):
     """Read a preset's tokenizer.
 
@@ -88,19 +109,20 @@ def load_preset_tokenizer(folder, family):
         are the same there and here, which a log line says.
 
     Raises:
+        FileNotFoundError: a file of it is missing.
         ValueError: a file is broken.
     """
     path, assets = folder / "tokenizer.json", folder / "assets" / "tokenizer"
     if not path.is_file():
         return None
-    stored = read_json(path)
+    stored = read_serialized(path)
     fields = stored["config"]
     if family in WORDPIECE:
         lines = (assets / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
         return WordPieceTokenizer(
             [line.rstrip() for line in lines if line.rstrip()],
-            lowercase=fields["lowercase"],
-            strip_accents=fields["strip_accents"],
+            lowercase=fields.get("lowercase", False),
+            strip_accents=fields.get("strip_accents", False),
             allow_special_tokens=fields.get("special_tokens_in_strings", False),
         )
     if family in BYTE_LEVEL_BPE:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -91,6 +92,7 @@ class Pretrained(keras.Model):
         head = families.head(family, self.HEAD)
         options = dict(head.options)
         self.reread = options.pop("reread", None)
+        _check_kind(backbone, family, dtype)
         if not isinstance(backbone, keras.Model):
             config = families.head_config(backbone, head)
             backbone = backbone_of(config, dtype=dtype, name="backbone")
@@ -114,6 +116,7 @@ class Pretrained(keras.Model):
             inputs = {name: inputs[name] for name in ("token_ids", "padding_mask")}
             read = {**inputs, **shifted_right(inputs, self.special_ids["decoder_start"])}
         super().__init__(inputs=inputs, outputs=self._head(self.backbone(read), inputs), **kwargs)
+        _check_vocabulary(tokenizer, self.config.vocab_size)
         self.tokenizer = tokenizer
         self.lora = None
         self.task = task
@@ -199,7 +202,8 @@ class Pretrained(keras.Model):
             name: str or path-like: a local folder with `config.json` and `model.safetensors` (or
                 its shards) or, of a preset, `model.weights.h5`; or a name on the Hugging Face hub,
                 or keras-hub's name of a preset.
-            fresh_head: bool, whether to leave out the checkpoint's head and start a new one.
+            fresh_head: bool, whether to start the head's last layer anew, whatever the checkpoint
+                has in its place.
             dtype: str or `keras.DTypePolicy`, e.g. `"bfloat16"`; None for Keras' global one. The
                 checkpoint's numbers are converted to it.
             **options: of the constructor.
@@ -249,11 +253,12 @@ class Pretrained(keras.Model):
 
     def _load(self, folder, fresh_head):
         names = families.name_map(self.family, self.HEAD, self.config)
+        weights.check_reach(self, names)
         head = [path for path in names if not path.startswith("backbone.")]
         ignored = families.ignored_tensors(self.family, self.HEAD)
         if fresh_head:
-            last = names.pop(head.pop())
-            ignored = (*ignored, getattr(last, "name", last) + r"\..*")
+            last = weights.as_stored(names.pop(head.pop())).name
+            ignored = (*ignored, re.escape(last) + r"(\..*)?")
         absent = weights.load_weights(
             self,
             folder,
@@ -325,6 +330,7 @@ class Pretrained(keras.Model):
         head = families.head(self.family, self.HEAD)
         fields = {
             "architectures": [head.architecture],
+            "dtype": self.backbone.dtype_policy.variable_dtype,  # of most weights; heads may differ
             **families.config_to_hf(self.family, self.config),
             **self._fields(),
         }
@@ -343,6 +349,34 @@ def _ids_of(tokenizer):
     """What a tokenizer, or None, knows of `SPECIAL`."""
     ids = {name: getattr(tokenizer, f"{name}_id", None) for name in SPECIAL}
     return {name: token_id for name, token_id in ids.items() if token_id is not None}
+
+
+def _check_kind(backbone, family, dtype):
+    """Check that a config, or that of a backbone, is of the family's kind, and fits the dtype."""
+    kind = families.config_class(family)
+    if not isinstance(getattr(backbone, "config", backbone), kind):
+        raise TypeError(
+            f"`backbone` must be, or be of, a `{kind.__name__}` for the family {family}. "
+            f"Received: {type(backbone).__name__}."
+        )
+    if dtype is None or not isinstance(backbone, keras.Model):
+        return
+    policy = keras.dtype_policies.get(dtype)
+    if policy != backbone.dtype_policy:
+        raise ValueError(
+            "`dtype` must be that of a `backbone` which is made already, or None. Received: "
+            f"{policy.name}, and a backbone of {backbone.dtype_policy.name}."
+        )
+
+
+def _check_vocabulary(tokenizer, vocab_size):
+    """Log where texts may have tokens that a model doesn't; published checkpoints are so too."""
+    known = getattr(tokenizer, "vocab_size", 0)
+    if known > vocab_size:
+        logger.warning(
+            "The tokenizer has %d tokens, and the model knows the first %d of them alone.",
+            *(known, vocab_size),
+        )
 
 
 def _tell_fresh(absent):

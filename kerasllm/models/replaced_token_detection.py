@@ -30,7 +30,8 @@ class ReplacedTokenDetection(keras.Model):
             `generator_size` of the detector's width, heads and inner width. With a config, its
             tables are the detector's.
         generator_size: float in (0, 1].
-        dtype: str or `keras.DTypePolicy`, of the parts made here; logits are always float32.
+        dtype: str or `keras.DTypePolicy`, of both; None for the detector's `backbone`'s, or Keras'
+            global one. Logits are always float32.
         task: str or None, what it was last trained for, a name in `kerasllm.tasks.TASKS`.
         special_ids: dict or None, name of a special token: its id, as of `Pretrained`.
         name: str or None.
@@ -77,14 +78,20 @@ class ReplacedTokenDetection(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        options = {"tokenizer": tokenizer, "special_ids": special_ids, "dtype": dtype}
-        self.detector = TokenDetector(backbone, family=family, name="detector", **options)
+        options = {"tokenizer": tokenizer, "special_ids": special_ids}
+        self.detector = TokenDetector(
+            backbone, family=family, dtype=dtype, name="detector", **options
+        )
         self.family, self.config = self.detector.family, self.detector.config
         if generator is None:
             generator = smaller(self.config, generator_size)
         if not isinstance(generator, keras.Model):
-            embedding = self.detector.backbone.embedding
-            generator = _Sharing(generator, token_emb=embedding, dtype=dtype, name="backbone")
+            generator = _Sharing(
+                generator,
+                token_emb=self.backbone.embedding,
+                dtype=self.backbone.dtype_policy,
+                name="backbone",
+            )
         self.generator = MaskedLM(generator, family=self.family, name="generator", **options)
         self.seeds = keras.random.SeedGenerator(0)
         self.task = task

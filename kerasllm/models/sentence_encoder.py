@@ -41,7 +41,7 @@ class SentenceEncoder(Pretrained):
         inputs: as for `TextClassifier`, e.g. the pair `(input_ids, attention_mask)`.
 
     Returns:
-        float32 `(batch, embed_dim)`.
+        float32 `(batch, embed_dim)`, or of the width of a recurrent network's hidden states.
 
     Raises:
         ValueError: `backbone` names no size, the family has no such model, or `pooling` is unknown.
@@ -52,7 +52,8 @@ class SentenceEncoder(Pretrained):
         (1, 128)
 
     References:
-        Reimers and Gurevych 2019, "Sentence-BERT", section 3.
+        Reimers and Gurevych 2019, "Sentence-BERT", section 3; on recurrent networks: Conneau et al.
+        2017, "Supervised Learning of Universal Sentence Representations", section 3.2.
     """
 
     HEAD = "sentence_encoder"
@@ -106,7 +107,7 @@ class SentenceEncoder(Pretrained):
             NumPy float32 `(texts, embed_dim)`.
 
         Raises:
-            ValueError: the model has no tokenizer, or there are no texts.
+            ValueError: the model has no tokenizer, or `texts` is no list of str.
 
         Example:
             >>> model = SentenceEncoder.from_pretrained("my_model")  # doctest: +SKIP
@@ -114,11 +115,10 @@ class SentenceEncoder(Pretrained):
             >>> round(float(a @ b), 2)  # doctest: +SKIP
             0.75
         """
-        if self.tokenizer is None or not texts:
-            raise ValueError(
-                "`texts` must be there, and the model must have a tokenizer. Received: "
-                f"{len(texts)} texts, model.tokenizer={self.tokenizer!r}."
-            )
+        if isinstance(texts, str) or not len(texts):
+            raise ValueError(f"`texts` must be a list of at least one str. Received: {texts!r}.")
+        if self.tokenizer is None:
+            raise ValueError("`model` must have a tokenizer to encode texts. Received: None.")
         inputs = self.tokenizer(list(texts), max_length=max_length or self.max_length)
         order = np.argsort(inputs["padding_mask"].sum(axis=1), kind="stable")
         vectors = np.zeros((len(texts), self.output_shape[-1]), "float32")
@@ -203,7 +203,7 @@ class SentenceEncoder(Pretrained):
                 }
                 for i, (path, kind) in enumerate(modules)
             ],
-            POOLING: {"word_embedding_dimension": self.config.embed_dim, **pooling},
+            POOLING: {"word_embedding_dimension": self.output_shape[-1], **pooling},
             TEXTS: {
                 "max_seq_length": self.max_length,
                 "do_lower_case": False,  # the tokenizer knows
@@ -232,7 +232,11 @@ def read_modules(folder):
     path = folder / MODULES
     if not path.is_file():
         return {}
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in json.loads(path.read_text("utf-8"))]
+    try:
+        modules = json.loads(path.read_text("utf-8"))
+        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"`{path}` must be a JSON list of modules with their `type`.") from None
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(
             f"`{path}` must list a Transformer, a Pooling and perhaps a Normalize. Received: "

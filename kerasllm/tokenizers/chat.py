@@ -61,7 +61,7 @@ def render(template, messages, special_tokens, add_generation_prompt=True):
         return _compiled(template).render(
             messages=messages, add_generation_prompt=add_generation_prompt, **tokens
         )
-    except (TemplateError, TypeError, OverflowError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ValueError(
             "`messages` must be such as the chat template takes. Received: "
             f"{[message.get('role') for message in messages]} ({error})"
