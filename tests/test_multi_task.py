@@ -324,7 +324,9 @@ def test_a_task_must_train_the_model():
         MultiTask({"a": model, "b": own()})
 
 
-@pytest.mark.parametrize("data", [TRAIN, {"sentiment": TRAIN}, for_each(TRAIN, "ab")], ids=["rows", "one", "others"])
+@pytest.mark.parametrize(
+    "data", [TRAIN, {"sentiment": TRAIN}, for_each(TRAIN, "ab")], ids=["rows", "one", "others"]
+)
 def test_data_must_have_the_names_of_the_models(data):
     model = several(WEIGHTS)
     with pytest.raises(ValueError, match="`train` must be a dict with the names sentiment, stars"):
