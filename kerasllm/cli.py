@@ -360,13 +360,14 @@ def generate(
     if not prompts:
         raise click.UsageError("There are no prompts: give some, or lines on standard input.")
     options = _given(options)
-    search = {
-        "num_beams": num_beams,
-        "length_penalty": length_penalty,
-        "early_stopping": early_stopping,
-        "num_sequences": num_sequences,
-    }
-    search = _given(search)
+    search = _given(
+        {
+            "num_beams": num_beams,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+            "num_sequences": num_sequences,
+        }
+    )
     runs = _runs()
     model = runs.writer(model)
     if as_json:

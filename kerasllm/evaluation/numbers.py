@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import scipy.stats
 
+from kerasllm.data.rows import place_of
 from kerasllm.evaluation.result import Picture, Result
 
 WORST = 20
@@ -116,5 +117,5 @@ def evaluate_numbers(rows, targets, outputs, same_scale=True) -> NumbersResult:
 
 def _example(row, number, right, given):
     pair = {"text_pair": row["text_pair"]} if "text_pair" in row else {}
-    where = getattr(row, "where", "") or f"rows[{number}]"
+    where = place_of(row, number)
     return {"text": row["text"], **pair, "right": right, "given": given, "where": where}
