@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -59,7 +60,8 @@ def opened(address):
     Yields:
         `Page`.
     """
-    with tempfile.TemporaryDirectory() as profile:
+    # What the browser's other processes still write while they end must not end us.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = [
             "--headless",
             "--remote-debugging-pipe",
@@ -70,11 +72,11 @@ def opened(address):
         ]
         command = ["sh", "-c", SHELL, "sh", find(), *options]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, **pipes) as process:
+        with subprocess.Popen(command, **pipes, start_new_session=True) as process:
             try:
                 yield Page(process, address)
             finally:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Page:

@@ -2,7 +2,7 @@
 
     python benchmarks/shakespeare.py [RUN]
 
-A small language model is trained on tinyshakespeare (seven minutes on two cores), unless the folder
+A small language model is trained on tinyshakespeare (two minutes on two cores), unless the folder
 RUN holds one. It goes on from the same prompts, of 1 to 96 tokens, with the likeliest tokens and
 with drawn ones, in Keras; in the exported SavedModel, in a process that has TensorFlow but
 not kerasllm, and through TensorFlow's C API; in the .tflite file, by the loops of export/generation
