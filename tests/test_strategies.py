@@ -54,11 +54,7 @@ def results(tmp_path_factory):
     return result
 
 
-TRAININGS = [
-    *((name, training) for name in OTHERS for training in ("task", "options")),
-    *((name, "tasks") for name in OTHERS if name != "parameter_server"),
-    ("parameter_server", "even_tasks"),
-]
+TRAININGS = [(name, training) for name in OTHERS for training in ("task", "options", "tasks")]
 
 
 @pytest.mark.parametrize(("name", "training"), TRAININGS)

@@ -1,20 +1,26 @@
-"""Tasks on one tiny backbone: the label of a text, its stars, and which of its words are hidden."""
+"""Tasks on one tiny backbone: a text's label, its stars, its hidden words, and what is like it."""
 
 import keras
 import tiny_task
 from tiny_task import classifier
 
-from kerasllm.models import MaskedLM, TextClassifier
+from kerasllm.models import MaskedLM, PairMaskedLM, SentenceEncoder, TextClassifier
 from kerasllm.training import MultiTask
 
 STARS = {"negative": 1.0, "positive": 2.0}
-TASKS = {"stars": "text_regression"}  # of the names, those that `task_of` would not find
+TASKS = {"stars": "text_regression", "alike": "similarity"}  # those that `task_of` would not find
 
 
 def rows(count, seed=0):
-    """Rows for all three."""
+    """Rows for all of them."""
     found = tiny_task.rows(count, seed)
     return [type(row)({**row, "score": STARS[row["label"]]}, row.where) for row in found]
+
+
+def paired(rows):
+    """Each with the next one as the second text of a pair."""
+    pairs = zip(rows, [*rows[1:], rows[0]])
+    return [type(row)({**row, "text_pair": other["text"]}, row.where) for row, other in pairs]
 
 
 def on_one_backbone(*names, **options):
@@ -26,6 +32,8 @@ def on_one_backbone(*names, **options):
         "sentiment": lambda: sentiment,
         "stars": lambda: TextClassifier(1, sentiment.backbone, sentiment.rate, **shared),
         "masked": lambda: MaskedLM(sentiment.backbone, **shared),
+        "masked_pairs": lambda: PairMaskedLM(sentiment.backbone, **shared),
+        "alike": lambda: SentenceEncoder(sentiment.backbone, **shared),
     }
     return {name: makers[name]() for name in names}
 

@@ -114,27 +114,25 @@ def options(place):
 
 
 def tasks(place):
-    """Two tasks on one backbone, the last batch of one with less rows than there are replicas."""
-    return _tasks(place, {"masked": 1, "sentiment": 3}, (9, 37))
-
-
-def even_tasks(place):
-    """Two tasks whose rows can all be cut in halves."""
-    return _tasks(place, {"sentiment": 3, "stars": 1}, (36, 20))
-
-
-def _tasks(place, weights, counts):
+    """Several tasks on one backbone: weights in dicts, pairs to compare, few rows of some."""
+    weights = {"masked_pairs": 1, "sentiment": 3, "alike": 2}
     with place.scope():
         model = tiny_tasks.several(weights, rate=0.0)
     losses = Losses()
-    train = {name: tiny_tasks.rows(count, 1) for name, count in zip(weights, counts)}
-    validation = dict.fromkeys(weights, tiny_tasks.rows(9, 2))
+    train = {
+        "masked_pairs": tiny_tasks.rows(18, 1),
+        "sentiment": tiny_tasks.rows(37, 1),  # the last batch has less rows than there are replicas
+        "alike": tiny_tasks.paired(tiny_tasks.rows(15, 1)),  # pairs that no two replicas can share
+    }
+    validation = {**train, "sentiment": tiny_tasks.rows(9, 2)}
     options = {**RECIPE, "epochs": 2, "batch_size": 16, "progress": False}
     history = fit(model, train, validation, callbacks=[losses], **options)
-    # How Keras shows the loss of one of several outputs depends on how uneven batches are cut.
-    shown = {name: x for name, x in history.items() if name.startswith("val_") or name == "loss"}
+    # Keras shows of one of several outputs the mean of the batches' mean losses.
+    outputs = ("tokens_loss", "pair_loss")
+    shown = {n: x for n, x in history.items() if n[:4] == "val_" and not n.endswith(outputs)}
     return {
         "losses": losses.found,
+        "loss": history["loss"],
         **shown,
         **{f"weight {i}": weight.numpy() for i, weight in enumerate(model.trainable_weights)},
     }
@@ -153,12 +151,7 @@ def main(name, devices, result):
     keras.utils.set_random_seed(0)
     place = strategy(name, devices=int(devices) or None)
     found = {"replicas": place.num_replicas_in_sync}
-    trainings = [task, options, tasks, dropout]
-    if name == "parameter_server":  # `Part` is of all tensors of a batch alike
-        trainings.remove(tasks)
-    if name in ("default", "parameter_server"):
-        trainings.append(even_tasks)
-    for training in trainings:
+    for training in (task, options, tasks, dropout):
         for key, value in training(place).items():
             found[f"{training.__name__}: {key}"] = value
     if is_chief(place):

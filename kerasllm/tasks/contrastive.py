@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasllm.data.parts import over_whole_batch
 from kerasllm.data.pretraining import line_rows, twins
 from kerasllm.data.texts import stream
 from kerasllm.evaluation.retrieval import RetrievalResult, evaluate_pairs
@@ -46,8 +47,8 @@ def metrics():
 class ContrastiveLoss(keras.losses.Loss):
     """Cross entropy of telling which of the batch's second texts is a first text's pair.
 
-    The rows of predictions are the first and second text of a pair in turn. Under a strategy, each
-    replica compares the pairs of its own part of the batch.
+    The rows of predictions are the first and second text of a pair in turn. Under a strategy, the
+    pairs of all replicas are compared.
 
     Args:
         temperature: float, by which cosines are divided.
@@ -63,12 +64,17 @@ class ContrastiveLoss(keras.losses.Loss):
         Response Suggestion for Smart Reply", section 4.
     """
 
+    compares_rows = True
+
     def __init__(self, temperature=TEMPERATURE, **kwargs):
         super().__init__(**kwargs)
         self.temperature = temperature
 
     def call(self, y_true, y_pred):
-        likeness = cosines(y_pred) / self.temperature
+        return over_whole_batch(self._of_rows)(y_pred)
+
+    def _of_rows(self, vectors):
+        likeness = cosines(vectors) / self.temperature
         own = ops.diagonal(likeness)
         return ops.repeat(ops.logsumexp(likeness, axis=-1) - own, 2)  # one a row
 
@@ -90,7 +96,11 @@ def cosines(vectors):
 
 
 def _found(y_true, y_pred):
-    likeness = cosines(y_pred)
+    return over_whole_batch(_nearest)(y_pred)
+
+
+def _nearest(vectors):
+    likeness = cosines(vectors)
     nearest = ops.argmax(likeness, axis=-1)
     right = ops.equal(nearest, ops.arange(ops.shape(likeness)[0], dtype=nearest.dtype))
     return ops.repeat(ops.cast(right, "float32"), 2)

@@ -7,6 +7,7 @@ a text, so that thousands can be compared.
 import keras
 from keras import ops
 
+from kerasllm.data.parts import over_whole_batch
 from kerasllm.data.pretraining import pair_batches
 from kerasllm.evaluation.numbers import NumbersResult, evaluate_numbers
 from kerasllm.models.sentence_encoder import SentenceEncoder
@@ -41,8 +42,8 @@ class RankingLoss(keras.losses.Loss):
     """How far the cosines of pairs are from the order of their scores, whatever the scores' scale.
 
     For each two pairs of a batch of which the first has the higher score, the cosine of the second
-    should be less: `log(1 + sum(exp(20 (cos second - cos first))))`, CoSENT. Under a strategy, each
-    replica compares the pairs of its own part of the batch.
+    should be less: `log(1 + sum(exp(20 (cos second - cos first))))`, CoSENT. Under a strategy, the
+    pairs of all replicas are compared.
 
     Call arguments:
         y_true: float `(2 * pairs,)`, the score of the pair that each text is of.
@@ -57,7 +58,12 @@ class RankingLoss(keras.losses.Loss):
         Su 2022, "CoSENT (1)", equation 5, https://kexue.fm/archives/8847.
     """
 
+    compares_rows = True
+
     def call(self, y_true, y_pred):
+        return over_whole_batch(self._of_rows)(y_true, y_pred)
+
+    def _of_rows(self, y_true, y_pred):
         scores = ops.reshape(y_true, (-1,))[0::2]
         own = ops.diagonal(cosines(y_pred)) * SCALE
         higher = ops.expand_dims(scores, 1) > ops.expand_dims(scores, 0)  # (pairs, pairs)

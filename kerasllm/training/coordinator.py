@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from keras.src import tree
 
-from kerasllm.training.parts import Part, first_tensor, part_of_batch
+from kerasllm.data.parts import Part, first_tensor, part_of_batch
 
 
 def step_on_workers(model, step_function):
@@ -29,14 +29,19 @@ def step_on_workers(model, step_function):
     changed = []  # which of them the step changes; known once it has been traced
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def compute(data, index, share, weight_share):
-        gradients = []
+    def count(data):
+        """What losses are divided by, of the whole batch: little of the step is run for it."""
+        counts = []
+        part = Part(0, 1.0, lambda x: counts.append(x) or x, _gather, gradients=[])
+        with part_of_batch(part), Aside():
+            step_function(data)
+        return counts
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def compute(data, index, share, counts):
+        gradients, totals = [], iter(counts)
         sums = [(v, tf.zeros(v.shape, v.dtype)) for v in variables if v.aggregation == "sum"]
-        total, total_weight = (
-            lambda count, of=of: tf.math.divide_no_nan(count, tf.cast(of, count.dtype))
-            for of in (share, weight_share)
-        )
-        part = Part(index, share, total, total_weight, gradients)
+        part = Part(index, share, lambda _: next(totals), _gather, gradients)
         with part_of_batch(part), Aside(state_mapping=sums) as scope:
             step_function(data)
         changed[:] = [i for i, variable in enumerate(variables) if id(variable) in scope.changed]
@@ -57,9 +62,10 @@ def step_on_workers(model, step_function):
         if not batches:
             raise StopIteration
         for data in batches:
-            parts = _parts(data, _num_workers(model))
-            gradients, values = zip(*_on_workers(model, compute, parts))
-            update(list(gradients), list(values), [share for _, share, _ in parts])
+            parts = _parts(data, 1 if _compares_rows(model) else _num_workers(model))
+            shares, counts = [share for *_, share in parts], count(data)
+            gradients, values = zip(*_on_workers(model, compute, parts, counts))
+            update(list(gradients), list(values), shares)
         return model.get_metrics_result()
 
     return step
@@ -76,7 +82,7 @@ def predict_on_workers(model):
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def compute(data, index, share, weight_share):
+    def compute(data, index, share):
         with Aside():
             return model.predict_step(data)
 
@@ -109,13 +115,10 @@ class Aside(keras.StatelessScope):
         return variable._value if value is None else value  # regularizers can't do with none
 
 
-def _on_workers(model, function, parts):
+def _on_workers(model, function, parts, *others):
     """What workers answer for each part, in order."""
     workers = tf.distribute.coordinator.ClusterCoordinator(model.distribute_strategy)
-    asked = [
-        workers.schedule(function, args=(data, tf.constant(i), *shares))
-        for i, (data, *shares) in enumerate(parts)
-    ]
+    asked = [workers.schedule(function, args=(*part, *others)) for part in parts]
     workers.join()
     return [answer.fetch() for answer in asked]
 
@@ -124,16 +127,25 @@ def _num_workers(model):
     return model.distribute_strategy.extended._num_workers
 
 
+def _compares_rows(model):
+    """Whether a loss needs all rows of a batch at once, so that one worker must have them."""
+    return any(getattr(loss, "compares_rows", False) for loss in tree.flatten(model.loss))
+
+
+def _gather(x):
+    """All rows, where one part has them: that of a loss that compares them."""
+    return x, 0
+
+
 def _parts(data, count):
     """Cut a batch into at most `count` parts, none empty, each tensor by its own rows.
 
     Returns:
-        list of triples: a part, its share of the rows, and its share of the rows' weights.
+        list of triples: a part, which it is, and its share of the rows.
     """
     rows = first_tensor(data).shape[0]
-    weights = keras.utils.unpack_x_y_sample_weight(data)[2]
-    weights = tf.ones(rows) if not isinstance(weights, tf.Tensor) else tf.cast(weights, "float32")
     count = min(count, rows)
+    ends = [rows * i // count for i in range(count + 1)]
 
     def part(i, x):
         return x[len(x) * i // count : len(x) * (i + 1) // count]
@@ -141,8 +153,8 @@ def _parts(data, count):
     return [
         (
             tree.map_structure(functools.partial(part, i), data),
-            tf.constant(len(part(i, weights)) / rows),
-            tf.math.divide_no_nan(tf.reduce_sum(part(i, weights)), tf.reduce_sum(weights)),
+            tf.constant(i),
+            tf.constant((ends[i + 1] - ends[i]) / rows),
         )
         for i in range(count)
     ]

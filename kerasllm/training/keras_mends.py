@@ -19,8 +19,8 @@ from keras.src.losses import loss as losses
 from keras.src.optimizers import base_optimizer, loss_scale_optimizer
 from keras.src.random import seed_generator
 
+from kerasllm.data.parts import Part, current_part, first_tensor, part_of_batch
 from kerasllm.training.coordinator import predict_on_workers, step_on_workers
-from kerasllm.training.parts import Part, current_part, first_tensor, part_of_batch
 
 logger = logging.getLogger("kerasllm")
 
@@ -159,7 +159,7 @@ def _on_part(step_function):
         rows = tf.cast(tf.shape(first_tensor(data))[0], "float32")
         share = tf.math.divide_no_nan(rows, _over_replicas(rows))
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        with part_of_batch(Part(replica, share, _over_replicas, _over_replicas)):
+        with part_of_batch(Part(replica, share, _over_replicas, _gather)):
             return step_function(data)
 
     return step
@@ -167,6 +167,21 @@ def _on_part(step_function):
 
 def _over_replicas(x):
     return tf.distribute.get_replica_context().all_reduce(SUM, x)
+
+
+def _gather(x):
+    """The rows of all replicas, and how many of them come before this one's.
+
+    TensorFlow's own `all_gather` fails on workers with one device.
+    """
+    replica = tf.distribute.get_replica_context()
+    index, replicas = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+    rows = tf.shape(x)[0]
+    counts = _over_replicas(tf.one_hot(index, replicas, dtype=tf.int32) * rows)
+    before = tf.reduce_sum(tf.where(tf.range(replicas) < index, counts, 0))
+    after = tf.reduce_sum(counts) - before - rows
+    padding = [[before, after], *[[0, 0]] * (x.shape.rank - 1)]
+    return _over_replicas(tf.pad(x, padding)), before
 
 
 def _of_all_replicas(model, strategy, logs):
@@ -232,7 +247,7 @@ def _reduce_values(original):
             return original(values, sample_weight, reduction)
         if reduction == "mean_with_sample_weight" and sample_weight is not None:
             weight = tf.reduce_sum(tf.cast(sample_weight, values.dtype))
-            count = part.total_weight(tf.stop_gradient(weight))
+            count = part.total(tf.stop_gradient(weight))
         else:
             count = part.total(tf.cast(tf.size(values), values.dtype))
         return tf.math.divide_no_nan(tf.reduce_sum(values), count)

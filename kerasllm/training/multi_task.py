@@ -126,15 +126,9 @@ class MultiTask(keras.Model):
             batch_size: int, rows in a batch of all tasks, over all replicas together.
 
         Returns:
-            dict, name: int, at least 1; under a strategy as many on each replica, which may round
-            away more than on one device. (Under `parameter_server`, take care that the workers
-            divide them: a worker's part of a task's mean is counted by the rows of the first task.)
+            dict, name: int, at least 1.
         """
-        replicas = strategy_of(self).num_replicas_in_sync
-        return {
-            name: max(1, round(share * batch_size / replicas)) * replicas
-            for name, share in self.shares.items()
-        }
+        return {name: max(1, round(share * batch_size)) for name, share in self.shares.items()}
 
     def mixed(self, datasets):
         """Put the data of all tasks together: in each step, a batch of every one.

@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 
-from keras.src import tree
+from keras import ops, tree
 
 _part = contextvars.ContextVar("part", default=None)
 
@@ -17,14 +17,15 @@ class Part:
         index: scalar int32 tensor, which one.
         share: scalar float32 tensor, its rows over the whole batch's.
         total: function from a scalar tensor, some count in this part, to that in all parts.
-        total_weight: the same for a sum of the rows' weights.
+        gather: function from a tensor, of this part's rows, to that of all parts' rows, and how
+            many of them come before this part's.
         gradients: list that takes gradients instead of the optimizer; None for the optimizer.
     """
 
     index: object
     share: object
     total: object
-    total_weight: object
+    gather: object
     gradients: list = None
 
 
@@ -53,3 +54,26 @@ def part_of_batch(part):
         yield
     finally:
         _part.reset(token)
+
+
+def over_whole_batch(function):
+    """Let a function of rows see those of the whole batch, whatever part is being computed.
+
+    Losses and metrics that compare rows with one another need it, and say so to parameter servers
+    by an attribute `compares_rows`, for servers' workers see nothing of one another.
+
+    Args:
+        function: from tensors `(rows, …)` to a tensor with a value for each row.
+
+    Returns:
+        The same function, of the part's rows and with their values.
+    """
+
+    def of_part(*tensors):
+        part = current_part()
+        if part is None:
+            return function(*tensors)
+        whole, before = zip(*map(part.gather, tensors))
+        return function(*whole)[before[0] : before[0] + ops.shape(tensors[0])[0]]
+
+    return of_part
