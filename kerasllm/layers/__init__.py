@@ -6,13 +6,13 @@ from kerasllm.layers.attention import (
     causal_bias,
     padding_bias,
     recorded_attention,
-    rows_written_by,
 )
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.embedding import TokenAndPositionEmbedding, TokenLogits
 from kerasllm.layers.llama_block import GatedFeedForward, LlamaBlock, RotaryAttention
 from kerasllm.layers.position import RotaryPositions, alibi_bias, sinusoids
+from kerasllm.layers.quick_steps import quick_steps
 from kerasllm.layers.recurrent_block import RecurrentBlock, RecurrentCell
 from kerasllm.layers.t5_block import RelativeAttentionBias, T5Attention, T5Block
 from kerasllm.layers.transformer_block import TransformerBlock, activation_function
@@ -38,7 +38,7 @@ __all__ = [
     "alibi_bias",
     "causal_bias",
     "padding_bias",
+    "quick_steps",
     "recorded_attention",
-    "rows_written_by",
     "sinusoids",
 ]

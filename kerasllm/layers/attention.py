@@ -9,13 +9,11 @@ from keras import ops
 from kerasllm.layers.dense import Dense, shape_of
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.position import alibi_bias, real_positions
+from kerasllm.layers.quick_steps import is_quick_step, rows_writer
 
 # Added to the score of a key that must not be seen. Finite and mild: it underflows to a weight of
 # exactly 0 in softmax, fits float16, and keeps full-integer quantisation possible (-1e9 does not).
 MASKED = -1e4
-
-# What writes the rows of a cache, instead of `ops.slice_update`; see `rows_written_by`.
-_write_rows = contextvars.ContextVar("write_rows", default=ops.slice_update)
 
 
 def padding_bias(padding_mask):
@@ -78,33 +76,8 @@ def write_cache(cache, new, position):
     Returns:
         The pair with the new rows in it.
     """
-    start, write = (0, 0, position, 0), _write_rows.get()
+    start, write = (0, 0, position, 0), rows_writer()
     return tuple(write(old, start, ops.cast(rows, old.dtype)) for old, rows in zip(cache, new))
-
-
-@contextlib.contextmanager
-def rows_written_by(function):
-    """Within this context, let a function of the backend write the rows of a cache.
-
-    On TensorFlow, `ops.slice_update` is an operation of XLA: it copies the whole cache for each new
-    token, and not every runtime has it.
-
-    Args:
-        function: as `ops.slice_update`.
-
-    Example:
-        >>> old, new = np.zeros((1, 1, 3, 2)), np.ones((1, 1, 1, 2))
-        >>> def write(rows, start, new):
-        ...     return ("written at", start)
-        >>> with rows_written_by(write):
-        ...     write_cache((old,), (new,), 1)
-        (('written at', (0, 0, 1, 0)),)
-    """
-    token = _write_rows.set(function)
-    try:
-        yield
-    finally:
-        _write_rows.reset(token)
 
 
 _recorded = contextvars.ContextVar("recorded", default=None)
@@ -151,20 +124,47 @@ def dot_product_attention(query, key, value, attention_bias=None, dropout=None, 
         Vaswani et al. 2017, "Attention Is All You Need", equation 1; fewer heads for keys and
         values: Ainslie et al. 2023, "GQA", section 2.2.
     """
-    heads, kv_heads = query.shape[1], key.shape[1]
     # Scaling the query instead of the scores is the same product on a smaller tensor.
     query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
-    # Neighbouring heads share a key: as more queries of one head, they need no copies of it.
-    scores = ops.matmul(_in_heads(query, kv_heads), ops.transpose(key, (0, 1, 3, 2)))
-    scores = _in_heads(scores, heads)  # (batch, heads, query, key)
+    quick = _is_quick(query, key)
+    scores = _scores(query, key, quick)  # (batch, heads, query, key)
     if attention_bias is not None:
         scores = scores + ops.cast(attention_bias, scores.dtype)
-    weights = ops.softmax(scores, axis=-1)
+    weights = _softmax(scores) if quick else ops.softmax(scores, axis=-1)
     if (found := _recorded.get()) is not None:
         found.append(weights)
     dropped = weights if dropout is None else dropout(weights)
-    output = ops.matmul(_in_heads(dropped, kv_heads), value)
-    return _in_heads(output, heads), weights
+    return _weighted(value, dropped, quick), weights
+
+
+def _is_quick(query, key):
+    """Whether sums, which all threads share, are quicker than products of matrices.
+
+    They are for one row. They aren't exact enough in half precision.
+    """
+    one_row = query.shape[0] in (1, None)
+    in_full = keras.backend.standardize_dtype(query.dtype) == "float32"
+    return one_row and in_full and query.shape[1] == key.shape[1] and is_quick_step(query, axis=2)
+
+
+def _scores(query, key, quick):
+    if quick:
+        return ops.expand_dims(ops.sum(query * key, axis=-1), 2)
+    # Neighbouring heads share a key: as more queries of one head, they need no copies of it.
+    together = _in_heads(query, key.shape[1])
+    return _in_heads(ops.matmul(together, ops.transpose(key, (0, 1, 3, 2))), query.shape[1])
+
+
+def _softmax(x):
+    """The same as `ops.softmax`, in single operations, which fewer values make quicker."""
+    x = ops.exp(x - ops.max(x, axis=-1, keepdims=True))
+    return x / ops.sum(x, axis=-1, keepdims=True)
+
+
+def _weighted(value, weights, quick):
+    if quick:
+        return ops.sum(ops.transpose(weights, (0, 1, 3, 2)) * value, axis=2, keepdims=True)
+    return _in_heads(ops.matmul(_in_heads(weights, value.shape[1]), value), weights.shape[1])
 
 
 def _in_heads(x, heads):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasllm.layers.quick_steps import is_quick_step
+
 
 def shape_of(x):
     """The shape of a tensor, as `ops.reshape` takes it, computed only where it must be.
@@ -49,8 +51,8 @@ class Dense(keras.layers.Dense):
         (2, 3, 4)
     """
 
-    def affine(self, x, training=None):
-        """What comes before the activation.
+    def product(self, x, training=None):
+        """What comes before bias and activation.
 
         Args:
             x: float `(rows, width)`.
@@ -59,12 +61,16 @@ class Dense(keras.layers.Dense):
         Returns:
             float `(rows, units)`.
         """
-        x = ops.matmul(x, self.kernel)
-        return x if self.bias is None else ops.add(x, self.bias)
+        return ops.matmul(x, self.kernel)
 
     def call(self, inputs, training=None):
         *batch, width = shape_of(inputs)
-        x = self.affine(ops.reshape(inputs, (-1, width)), training)  # (rows, units)
+        x = self.product(ops.reshape(inputs, (-1, width)), training)  # (rows, units)
+        apart = is_quick_step(inputs, axis=1)  # all at once, a single row takes longer
+        if apart:
+            x = ops.reshape(x, (*batch, self.units))
+        if self.bias is not None:
+            x = ops.add(x, self.bias)
         if self.activation is not None:
             x = self.activation(x)
-        return ops.reshape(x, (*batch, self.units))
+        return x if apart else ops.reshape(x, (*batch, self.units))

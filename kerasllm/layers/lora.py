@@ -89,8 +89,8 @@ class AdaptedDense(Dense):
     product of both kernels at every step, knows no dropout, and saves no adapter apart.
     """
 
-    def affine(self, x, training=None):
-        return super().affine(x) + self.lora(x, training=training)
+    def product(self, x, training=None):
+        return super().product(x) + self.lora(x, training=training)
 
     def merged_kernel(self):
         """The kernel that alone does what kernel and adapter do together, float32."""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kerasllm.families import generation_config as theirs
-from kerasllm.layers import rows_written_by
+from kerasllm.layers import quick_steps
 from kerasllm.models.pretrained import SPECIAL, Pretrained
 from kerasllm.weights import read_json
 
@@ -417,7 +417,7 @@ class Generative(Pretrained):
         """
         from kerasllm import generation  # TensorFlow is imported where it is needed
 
-        with rows_written_by(generation.write_rows):
+        with quick_steps(generation.write_rows):
             return self._step(token_ids, position, cache)
 
     def _row(self, prompt):
