@@ -359,16 +359,25 @@ def _allowed(scores, token_ids, state, times=1):
         return tf.repeat(x, times) if times > 1 else x
 
     settings = state["settings"]
-    scores = penalize(scores, token_ids, of_rows(settings["repetition_penalty"]))
+    penalty = of_rows(settings["repetition_penalty"])
     size, begins = of_rows(settings["no_repeat_ngram_size"]), of_rows(state["begins"])
-    scores = tf.cond(
-        tf.reduce_any(size > 0),
-        lambda: exclude_repeats(scores, token_ids, begins, state["position"], size),
-        lambda: scores,
-    )
     short = of_rows(state["position"] - state["first"] < settings["min_new_tokens"])
-    ends = _ends_text(tf.range(tf.shape(scores)[1]), state["stop_ids"])
-    return tf.where(tf.expand_dims(short, 1) & ends, EXCLUDED, scores)
+    # A step of a small model is quick enough for passes over its vocabulary to count.
+    scores = _where_any(penalty != 1, lambda x: penalize(x, token_ids, penalty), scores)
+    scores = _where_any(
+        size > 0, lambda x: exclude_repeats(x, token_ids, begins, state["position"], size), scores
+    )
+    return _where_any(short, lambda x: _without_ends(x, short, state["stop_ids"]), scores)
+
+
+def _where_any(rows, function, scores):
+    """Apply a function, if any row needs it."""
+    return tf.cond(tf.reduce_any(rows), lambda: function(scores), lambda: scores)
+
+
+def _without_ends(scores, rows, stop_ids):
+    ends = _ends_text(tf.range(tf.shape(scores)[1]), stop_ids)
+    return tf.where(tf.expand_dims(rows, 1) & ends, EXCLUDED, scores)
 
 
 def _likeliest(scores):

@@ -41,11 +41,14 @@ def test_shared_keys_and_several_tokens():
     random = np.random.default_rng(0)
     rotation = tuple(random.normal(size=(1, 1, 3, 2)).astype("float32") for _ in range(2))
     x = random.normal(size=(1, 3, 8)).astype("float32")
+    cache = tuple(random.normal(size=(1, 2, 4, 4)).astype("float32") for _ in range(2))
     for length in (1, 3):
         options = {"rotation": tuple(part[:, :, :length] for part in rotation)}
-        plain = layer(x[:, :length], **options)
+        options |= {"cache": cache, "position": 1}
+        plain, _ = layer(x[:, :length], **options)
         with quick_steps(ops.slice_update):
-            np.testing.assert_allclose(layer(x[:, :length], **options), plain, atol=1e-6)
+            quick, _ = layer(x[:, :length], **options)
+        np.testing.assert_allclose(quick, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 1, 5), (1, 3, 5), (2, 3, 1, 5)])
