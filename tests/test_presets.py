@@ -142,6 +142,7 @@ def assert_same_json(ours, theirs):
     assert ours == theirs
 
 
+@pytest.mark.filterwarnings("ignore:Layer '[a-z]+_attention' .of type T5MultiHeadAttention. was")
 @pytest.mark.parametrize("folder", CASES)
 def test_keras_hub_loads_what_we_save(folder, tmp_path):
     keras_hub = pytest.importorskip("keras_hub")
@@ -280,6 +281,12 @@ def test_what_we_cannot_read(changes, message):
     config = {**fields["config"], **changes.get("config", {})}
     with pytest.raises(ValueError, match=message):
         config_from_preset({**fields, **changes, "config": config})
+
+
+def test_t5_whose_heads_have_no_width():
+    fields = read_json(case("t5/seq2seq_lm") / "config.json")
+    fields["config"]["key_value_dim"] = None
+    assert config_from_preset(fields)[1].projection_dim == 4
 
 
 def test_albert_in_groups():
@@ -501,17 +508,22 @@ def test_keras_hub_gives_the_ids_of_tokenizers_that_we_save(with_tokenizer, text
 
 
 @KERAS_HUB_LEAVES_FILES_OPEN
-@pytest.mark.parametrize("name", ["llama2", "mistral"])
+@pytest.mark.parametrize("name", ["llama2", "mistral", "t5"])
 def test_we_give_the_ids_of_sentencepiece(tmp_path, texts, name):
     keras_hub = pytest.importorskip("keras_hub")
     Family(f"spiece_{name}", tmp_path, "")
     family = name.rstrip("2")
     kind = getattr(keras_hub.models, f"{PRESETS[family].name}Tokenizer")
-    theirs = kind(proto=(tmp_path / "tokenizer.model").read_bytes())
+    (file,) = tmp_path.glob("*.model")
+    theirs = kind(proto=file.read_bytes())
     theirs.save_to_preset(str(tmp_path / "preset"))
     ours = load_preset_tokenizer(tmp_path / "preset", family)
+    if name == "t5":  # cut at white space, as Hugging Face does; and of equal scores, which wins?
+        texts = [text for text in texts if text.isascii() and text.isprintable()]
+        texts = [text for text in texts if "!!!" not in text]
+        assert len(texts) > 100
     expected = [np.array(theirs(text)).tolist() for text in texts]
-    assert [ours.encode(text) for text in texts] == expected
+    assert [list(ours.encode(text)) for text in texts] == expected
 
 
 @pytest.mark.parametrize(("family", "name"), [("llama", "smollm2"), ("bloom", "bloom")])

@@ -39,7 +39,10 @@ _TIED = {"tie_word_embeddings": "tie_embedding"}
 _HEAD_WIDTH = {"head_dim": "projection_dim"}
 
 # Our fields that say nothing about what a trained model computes from a preset.
-UNSAID = {"rate", "attention_rate", "initializer_range", "pad_id", "position_offset", "max_length"}
+UNSAID = {
+    *("rate", "attention_rate", "initializer_range", "initializer_factor"),
+    *("pad_id", "position_offset", "max_length"),
+}
 
 # Within a layer of theirs, by its class: our layer, and their attribute.
 _ATTENTION = {
@@ -67,6 +70,12 @@ _LLAMA_BLOCK = {
     "ffn.project": "_feedforward_output_dense",
     "norm2": "_feedforward_layernorm",
 }
+_T5_ATTENTION = {
+    "att.query_dense": "self_attention/query_projector",
+    "att.key_dense": "self_attention/key_projector",
+    "att.value_dense": "self_attention/value_projector",
+    "att.combine_heads": "self_attention/output_projector",
+}
 INNER = {
     "token_and_position_embedding": {
         "token_emb": "token_embedding",
@@ -85,6 +94,18 @@ INNER = {
     "mistral_transformer_decoder": _LLAMA_BLOCK,
     "qwen_transformer_decoder": _LLAMA_BLOCK,
     "qwen3_transformer_decoder": _LLAMA_BLOCK,
+    "t5_transformer_layer": {
+        **_T5_ATTENTION,
+        **{f"cross_{ours}": f"cross_{theirs[5:]}" for ours, theirs in _T5_ATTENTION.items()},
+        "layernorm1": "self_attention_layer_norm",
+        "cross_layernorm": "cross_attention_layer_norm",
+        "layernorm2": "layer_norm",
+        "ffn.layers.0": "input_projector",
+        "ffn.layers.2": "output_projector",
+        "ffn.gate": "input_projector",  # the one with the activation, which they call no gate
+        "ffn.expand": "gate_projector",
+        "ffn.project": "output_projector",
+    },
     "masked_lm_head": {
         "transform": "_intermediate_dense",
         "layernorm": "_intermediate_layer_norm",
@@ -119,7 +140,8 @@ class Preset(NamedTuple):
         module: str, its package.
         fields: dict, their field: ours.
         fixed: dict, fields of our config that their class fixes.
-        layers: dict, our layer, or list of them: their class, in the order of the file.
+        layers: dict, our layer, or list of them: their class, in the order of the file; where ours
+            is a part of the next layer of theirs, with the path to it.
         tasks: dict, our head: `Task`.
         others: dict, more fields of theirs, and the only value that we compute.
         read: function from our fields, as the preset has them, to those of our config.
@@ -164,11 +186,21 @@ _ENCODER_DECODER = {
     "backbone.decoder.embedding.layernorm": "layer_normalization",
     "backbone.decoder.blocks": "transformer_decoder",
 }
+_T5 = {
+    "backbone.encoder.embedding.token_emb": "reversible_embedding",
+    "backbone.encoder.attention_bias.table": "t5_transformer_layer/self_attention",
+    "backbone.encoder.blocks": "t5_transformer_layer",
+    "backbone.encoder.final_norm": "t5_layer_norm",
+    "backbone.decoder.attention_bias.table": "t5_transformer_layer/self_attention",
+    "backbone.decoder.blocks": "t5_transformer_layer",
+    "backbone.decoder.final_norm": "t5_layer_norm",
+}
 # The pooler of their backbone is that of our classifier, or (ELECTRA) nobody's.
 _POOLER = {"pooler": "dense"}
 _NO_POOLER = {"backbone.pooler": "dense"}
 
 _CAUSAL_LM = {"causal_lm": Task("CausalLM", "causal_lm")}
+_SEQ2SEQ_LM = {"seq2seq_lm": Task("Seq2SeqLM", "seq_2_seq_lm")}
 
 
 def _tasks(activation="gelu", learning_rate=5e-5, **pooler):
@@ -189,6 +221,30 @@ def _tasks(activation="gelu", learning_rate=5e-5, **pooler):
 def _as_deep(fields):
     """Their decoder has as many blocks as their encoder."""
     return {**fields, "num_decoder_layers": fields["num_layers"]}
+
+
+def _read_t5(fields):
+    """An activation of their own by its name, and heads of a width that needn't be said."""
+    fields, said = _as_deep(fields), fields["activation"]
+    del fields["attention_rate"]  # there is one rate
+    width = fields.get("projection_dim") or fields["embed_dim"] // fields["num_heads"]
+    if said == _APPROXIMATE_GELU:
+        said = "gelu_tanh"
+    return {**fields, "activation": said, "projection_dim": width}
+
+
+def _write_t5(fields):
+    """The inverse of `_read_t5`."""
+    said = fields["activation"]
+    return {**fields, "activation": _APPROXIMATE_GELU if said == "gelu_tanh" else said}
+
+
+_APPROXIMATE_GELU = {
+    "module": "builtins",
+    "class_name": "function",
+    "config": "keras_hub>gelu_approximate",
+    "registered_name": "function",
+}
 
 
 def _read_rope(fields):
@@ -282,7 +338,14 @@ PRESETS = {
     ),
     "bart": Preset(
         "Bart", "bart", _FIELDS, {}, _ENCODER_DECODER,
-        {"seq2seq_lm": Task("Seq2SeqLM", "seq_2_seq_lm")}, read=_as_deep,
+        _SEQ2SEQ_LM, read=_as_deep,
+    ),
+    "t5": Preset(
+        "T5", "t5",
+        {"vocabulary_size": "vocab_size", **_SIZES, "key_value_dim": "projection_dim",
+         "activation": "activation", "use_gated_activation": "gated",
+         "layer_norm_epsilon": "epsilon", "tie_embedding_weights": "tie_embedding"},
+        {}, _T5, _SEQ2SEQ_LM, read=_read_t5, write=_write_t5,
     ),
     # Their class has a factor for all positions too, and doesn't apply it.
     "llama": _llama(

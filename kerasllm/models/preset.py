@@ -88,9 +88,14 @@ def _places(model, layers):
             places.append(Place(f"{path}/vars/{i}", variable, config.projection_dim, offset))
 
     for ours, kind in layers.items():
+        kind, _, part = kind.partition("/")
         for layer in _layers(model, ours):
-            used[kind] = number = used.get(kind, -1) + 1
+            number = used.get(kind, -1) + 1
             name = f"layers/{kind}_{number}" if number else f"layers/{kind}"
+            if part:  # of a layer that is yet to come
+                add(f"{name}/{part}", _variables(layer))
+                continue
+            used[kind] = number
             for inner, theirs in INNER.get(kind, {"": ""}).items():
                 variables = _variables(attribute(layer, inner))
                 if kind == "reversible_embedding" and not config.tie_embedding:
@@ -116,7 +121,7 @@ def _language_head(model):
 
 
 def _initializer(model):
-    return keras.initializers.TruncatedNormal(stddev=model.config.initializer_range)
+    return keras.initializers.TruncatedNormal(getattr(model.config, "initializer_range", 0.02))
 
 
 def _variables(layer):

@@ -1,11 +1,11 @@
 """The tokenizer of a preset, in and out, where keras-hub and we have the same kind of it.
 
 That is so of WordPiece, of the byte-level BPE of GPT-2's kin and of Qwen, and of the SentencePiece
-of LLaMA 2 and Mistral. SentencePiece itself puts a space before each text, Hugging Face's class for
-LLaMA before none that begins with one; a preset's tokenizer does as the former. keras-hub cuts a
-text by GPT-2's pattern in a graph, and not at all outside of one: of byte-level BPE some ids are
-others there, and more of BLOOM and LLaMA 3, which are left out. So are ALBERT and XLM-R, whose
-texts it does not lower-case, and normalizes in another way.
+of LLaMA 2, Mistral and (read, but not written) T5. SentencePiece itself puts a space before each
+text, Hugging Face's class for LLaMA before none that begins with one; a preset's tokenizer does as
+the former. keras-hub cuts a text by GPT-2's pattern in a graph, and not at all outside of one: of
+byte-level BPE some ids are others there, and more of BLOOM and LLaMA 3, which are left out. So are
+ALBERT and XLM-R, whose texts it does not lower-case, and normalizes in another way.
 """
 
 import json
@@ -35,7 +35,7 @@ BYTE_LEVEL_BPE = {
     "qwen2": ("Qwen2Tokenizer", {}),
     "qwen3": ("Qwen2Tokenizer", {"eos_token": "<|im_end|>"}),
 }
-SENTENCEPIECE = ("llama", "mistral")
+SENTENCEPIECE = {"llama": "Llama", "mistral": "Llama", "t5": "T5"}
 # As SentencePiece does it, and the published `tokenizer.json` of LLaMA 2.
 _SPACES = {
     "normalizer": {
@@ -128,7 +128,7 @@ def load_preset_tokenizer(folder, family):
     if family in BYTE_LEVEL_BPE:
         return _load_byte_level_bpe(assets, family, fields)
     if family in SENTENCEPIECE and stored.get("class_name") == _class_name(family):
-        return _load_sentencepiece(assets / "vocabulary.spm")
+        return _load_sentencepiece(assets / "vocabulary.spm", SENTENCEPIECE[family])
     logger.warning("The tokenizer in `%s` is of a kind that is not read from presets.", folder)
     return None
 
@@ -142,10 +142,14 @@ def _load_byte_level_bpe(assets, family, fields):
     return _from_files(ByteLevelBPETokenizer, files, config)
 
 
-def _load_sentencepiece(path):
-    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
-    pipeline = sentencepiece_model.read_pipeline(path, "Llama", config)
-    files = {"tokenizer.json": json.dumps({**pipeline, **_SPACES}).encode()}
+def _load_sentencepiece(path, name):
+    config = {"tokenizer_class": f"{name}Tokenizer"}
+    if name == "Llama":
+        config["add_bos_token"] = True
+    pipeline = sentencepiece_model.read_pipeline(path, name, config)
+    if name == "Llama":
+        pipeline |= _SPACES
+    files = {"tokenizer.json": json.dumps(pipeline).encode()}
     return _from_files(SentencePieceTokenizer, files, config)
 
 
