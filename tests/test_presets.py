@@ -15,7 +15,7 @@ from kerasllm import families, weights
 from kerasllm.config import RopeScaling
 from kerasllm.families.keras_hub import PRESETS, config_from_preset, config_to_preset
 from kerasllm.models import MODELS
-from kerasllm.models.preset_tokenizer import load_preset_tokenizer
+from kerasllm.models.preset_tokenizer import load_preset_tokenizer, save_tokenizer
 
 YARN = RopeScaling("yarn", 2.0, 16)
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "presets"
@@ -524,6 +524,11 @@ def test_we_give_the_ids_of_sentencepiece(tmp_path, texts, name):
         assert len(texts) > 100
     expected = [np.array(theirs(text)).tolist() for text in texts]
     assert [list(ours.encode(text)) for text in texts] == expected
+    (tmp_path / "again").mkdir()
+    save_tokenizer(ours, tmp_path / "again", family)
+    (file,) = (tmp_path / "again").rglob("*.spm")
+    again = kind(proto=file.read_bytes())
+    assert [np.array(again(text)).tolist() for text in texts] == expected
 
 
 @pytest.mark.parametrize(("family", "name"), [("llama", "smollm2"), ("bloom", "bloom")])

@@ -865,6 +865,9 @@ def test_each_learns_and_is_evaluated(name, wordpiece, bpe):
     assert len(said) == len(rows)
     key = "similarity" if name == "contrastive" else "perplexity"
     assert all(np.isfinite(each[key]) for each in said)
+    if key == "perplexity":  # an empty text has none
+        nothing = {"perplexity": None, "accuracy": None, "tokens": 0}
+        assert task.answers(model, rows[:1], np.zeros((1, 3))) == [nothing]
 
 
 class Crash(keras.callbacks.Callback):

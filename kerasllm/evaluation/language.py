@@ -79,7 +79,7 @@ def evaluate_tokens(scores, texts=None) -> LanguageResult:
 
 
 def _perplexity(loss, tokens):
-    return float(np.exp(loss / max(tokens, 1)))
+    return float(np.exp(loss / tokens))
 
 
 def _worst(scores, texts):

@@ -1,11 +1,11 @@
 """The tokenizer of a preset, in and out, where keras-hub and we have the same kind of it.
 
 That is so of WordPiece, of the byte-level BPE of GPT-2's kin and of Qwen, and of the SentencePiece
-of LLaMA 2, Mistral and (read, but not written) T5. SentencePiece itself puts a space before each
-text, Hugging Face's class for LLaMA before none that begins with one; a preset's tokenizer does as
-the former. keras-hub cuts a text by GPT-2's pattern in a graph, and not at all outside of one: of
-byte-level BPE some ids are others there, and more of BLOOM and LLaMA 3, which are left out. So are
-ALBERT and XLM-R, whose texts it does not lower-case, and normalizes in another way.
+of LLaMA 2, Mistral and T5. SentencePiece itself puts a space before each text, Hugging Face's class
+for LLaMA before none that begins with one; a preset's tokenizer does as the former. keras-hub cuts
+a text by GPT-2's pattern in a graph, and not at all outside of one: of byte-level BPE some ids are
+others there, and more of BLOOM and LLaMA 3, which are left out. So are ALBERT and XLM-R, whose
+texts it does not lower-case, and normalizes in another way.
 """
 
 import json
@@ -191,7 +191,7 @@ def save_tokenizer(tokenizer, folder, family):
     elif isinstance(tokenizer, ByteLevelBPETokenizer) and family in BYTE_LEVEL_BPE:
         fields, files = _byte_level_bpe(tokenizer)
     elif isinstance(tokenizer, SentencePieceTokenizer) and family in SENTENCEPIECE:
-        fields, files = _sentencepiece(tokenizer)
+        fields, files = _sentencepiece(tokenizer, SENTENCEPIECE[family])
     if fields is None:
         if tokenizer is not None:
             logger.warning("The preset is without a tokenizer: keras-hub's is of another kind.")
@@ -215,9 +215,9 @@ def _pipeline(tokenizer):
         return read_json(pathlib.Path(place) / "tokenizer.json")
 
 
-def _sentencepiece(tokenizer):
-    pipeline = _pipeline(tokenizer)
-    model = sentencepiece_model.llama_model(pipeline, tokenizer.special_tokens)
+def _sentencepiece(tokenizer, name):
+    write = {"Llama": sentencepiece_model.llama_model, "T5": sentencepiece_model.t5_model}[name]
+    model = write(_pipeline(tokenizer), tokenizer.special_tokens)
     fields = {"proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
     return (fields, {"vocabulary.spm": model}) if model else (None, {})
 

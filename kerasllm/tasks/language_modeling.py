@@ -117,12 +117,12 @@ def answers(model, rows, outputs):
 
     Returns:
         list of dicts: `perplexity` of a text, share of its tokens that were foretold (`accuracy`),
-        and how many were scored (`tokens`).
+        both None where there are none, and how many were scored (`tokens`).
     """
     return [
         {
-            "perplexity": float(np.exp(loss / max(tokens, 1))),
-            "accuracy": float(right / max(tokens, 1)),
+            "perplexity": float(np.exp(loss / tokens)) if tokens else None,
+            "accuracy": float(right / tokens) if tokens else None,
             "tokens": int(tokens),
         }
         for loss, tokens, right in np.asarray(outputs)

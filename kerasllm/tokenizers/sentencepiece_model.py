@@ -175,6 +175,44 @@ def llama_model(pipeline, special):
     trainer += [_field(number, text.encode()) for number, text in names.items()]
     # Of NormalizerSpec: a space before the text, none removed.
     normalizer = [_field(1, b"identity"), _field(3, 1), _field(4, 0), _field(5, 1)]
+    return _model_proto(pieces, trainer, normalizer)
+
+
+def t5_model(pipeline, special):
+    """Gives the SentencePiece file of a unigram model that does what a pipeline says.
+
+    Args:
+        pipeline: dict, what a `tokenizer.json` holds.
+        special: dict from `"unk"`, `"eos"` and `"pad"` to the token of that role.
+
+    Returns:
+        bytes, a protobuf message of the type `ModelProto`, without the tokens that stand for spans;
+        None where SentencePiece can't say it.
+
+    References:
+        As of `llama_model`.
+    """
+    model = pipeline["model"]
+    steps = flat(pipeline.get("normalizer"), "normalizers")
+    others = {step["type"] for step in steps} - {"Precompiled"}
+    if model["type"] != "Unigram" or others or not special.keys() >= {"unk", "eos", "pad"}:
+        return None
+    charsmap = base64.b64decode(steps[0]["precompiled_charsmap"]) if steps else b""
+    kinds = {special[role]: CONTROL for role in ("eos", "pad")} | {special["unk"]: UNKNOWN}
+    pieces = [
+        _field(1, text.encode()) + _field(2, float(score)) + _field(3, kinds.get(text, NORMAL))
+        for text, score in model["vocab"]
+        if not text.startswith("<extra_id_")
+    ]
+    names = {45: special["unk"], 47: special["eos"], 48: special["pad"]}
+    trainer = [_field(3, UNIGRAM), _field(4, len(pieces)), _field(40, model["unk_id"])]
+    trainer += [_field(number, text.encode()) for number, text in names.items()]
+    # Of NormalizerSpec: a space before the text, of several one, and written as ▁.
+    normalizer = [_field(1, b"nmt_nfkc"), _field(2, charsmap), *(_field(i, 1) for i in (3, 4, 5))]
+    return _model_proto(pieces, trainer, normalizer)
+
+
+def _model_proto(pieces, trainer, normalizer):
     parts = [(1, piece) for piece in pieces]
     parts += [(2, b"".join(trainer)), (3, b"".join(normalizer))]
     return b"".join(_field(number, part) for number, part in parts)
