@@ -345,6 +345,9 @@ def generation_options(function):
     help="End beams once there are as many texts (true), or when none can get better (never).",
 )
 @click.option("--num-sequences", type=int, help="Texts for each prompt.")
+@click.option(
+    "--truncate", is_flag=True, default=None, help="Shorten what is longer than can be read."
+)
 @as_json
 def generate(
     model, prompts, num_beams, length_penalty, early_stopping, num_sequences, as_json, **options

@@ -50,6 +50,16 @@ def test_generate_streams_what_the_model_writes(gpt):
     assert json.loads(several)[0]["texts"][0] == wanted
 
 
+def test_generate_shortens_a_prompt_where_it_is_told(gpt):
+    folder, model = gpt
+    prompt, options = "To be, or not to be. " * 30, ("--max-new-tokens", 4)
+    found = CliRunner().invoke(main, ["generate", str(folder), prompt, *map(str, options)])
+    assert found.exit_code == 1
+    assert "truncate" in found.output
+    wanted = model.generate(prompt, 4, truncate=True)
+    assert call("generate", folder, prompt, *options, "--truncate") == f"{wanted}\n"
+
+
 def test_generate_ends_a_search_as_it_is_told(gpt, monkeypatch):
     folder, _ = gpt
     asked = []
