@@ -283,10 +283,13 @@ def test_what_we_cannot_read(changes, message):
         config_from_preset({**fields, **changes, "config": config})
 
 
-def test_t5_whose_heads_have_no_width():
+def test_t5_with_heads_of_no_width_and_an_unknown_activation():
     fields = read_json(case("t5/seq2seq_lm") / "config.json")
     fields["config"]["key_value_dim"] = None
     assert config_from_preset(fields)[1].projection_dim == 4
+    fields["config"]["activation"] = {"class_name": "function", "config": "mine"}
+    with pytest.raises(ValueError, match=r"`activation` must be one of .*mine"):
+        config_from_preset(fields)
 
 
 def test_albert_in_groups():

@@ -225,12 +225,12 @@ def _as_deep(fields):
 
 def _read_t5(fields):
     """An activation of their own by its name, and heads of a width that needn't be said."""
-    fields, said = _as_deep(fields), fields["activation"]
-    del fields["attention_rate"]  # there is one rate
+    fields = _as_deep(fields)
+    fields.pop("attention_rate", None)  # there is one rate
+    if fields.get("activation") == _APPROXIMATE_GELU:
+        fields["activation"] = "gelu_tanh"
     width = fields.get("projection_dim") or fields["embed_dim"] // fields["num_heads"]
-    if said == _APPROXIMATE_GELU:
-        said = "gelu_tanh"
-    return {**fields, "activation": said, "projection_dim": width}
+    return {**fields, "projection_dim": width}
 
 
 def _write_t5(fields):
