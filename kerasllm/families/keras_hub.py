@@ -96,7 +96,7 @@ INNER = {
     "qwen3_transformer_decoder": _LLAMA_BLOCK,
     "t5_transformer_layer": {
         **_T5_ATTENTION,
-        **{f"cross_{ours}": f"cross_{theirs[5:]}" for ours, theirs in _T5_ATTENTION.items()},
+        **{f"cross_{x}": theirs.replace("self", "cross") for x, theirs in _T5_ATTENTION.items()},
         "layernorm1": "self_attention_layer_norm",
         "cross_layernorm": "cross_attention_layer_norm",
         "layernorm2": "layer_norm",

@@ -35,7 +35,6 @@ BYTE_LEVEL_BPE = {
     "qwen2": ("Qwen2Tokenizer", {}),
     "qwen3": ("Qwen2Tokenizer", {"eos_token": "<|im_end|>"}),
 }
-SENTENCEPIECE = {"llama": "Llama", "mistral": "Llama", "t5": "T5"}
 # As SentencePiece does it, and the published `tokenizer.json` of LLaMA 2.
 _SPACES = {
     "normalizer": {
@@ -46,6 +45,14 @@ _SPACES = {
         ],
     },
     "pre_tokenizer": None,
+}
+# Hugging Face's class, what its config says, what a preset's tokenizer does otherwise, and the
+# function that writes its file.
+_LLAMA = ("Llama", {"add_bos_token": True}, _SPACES, sentencepiece_model.llama_model)
+SENTENCEPIECE = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "t5": ("T5", {}, {}, sentencepiece_model.t5_model),
 }
 
 
@@ -128,7 +135,7 @@ def load_preset_tokenizer(folder, family):
     if family in BYTE_LEVEL_BPE:
         return _load_byte_level_bpe(assets, family, fields)
     if family in SENTENCEPIECE and stored.get("class_name") == _class_name(family):
-        return _load_sentencepiece(assets / "vocabulary.spm", SENTENCEPIECE[family])
+        return _load_sentencepiece(assets / "vocabulary.spm", family)
     logger.warning("The tokenizer in `%s` is of a kind that is not read from presets.", folder)
     return None
 
@@ -142,14 +149,11 @@ def _load_byte_level_bpe(assets, family, fields):
     return _from_files(ByteLevelBPETokenizer, files, config)
 
 
-def _load_sentencepiece(path, name):
-    config = {"tokenizer_class": f"{name}Tokenizer"}
-    if name == "Llama":
-        config["add_bos_token"] = True
+def _load_sentencepiece(path, family):
+    name, said, changes, _ = SENTENCEPIECE[family]
+    config = {"tokenizer_class": f"{name}Tokenizer", **said}
     pipeline = sentencepiece_model.read_pipeline(path, name, config)
-    if name == "Llama":
-        pipeline |= _SPACES
-    files = {"tokenizer.json": json.dumps(pipeline).encode()}
+    files = {"tokenizer.json": json.dumps({**pipeline, **changes}).encode()}
     return _from_files(SentencePieceTokenizer, files, config)
 
 
@@ -191,7 +195,7 @@ def save_tokenizer(tokenizer, folder, family):
     elif isinstance(tokenizer, ByteLevelBPETokenizer) and family in BYTE_LEVEL_BPE:
         fields, files = _byte_level_bpe(tokenizer)
     elif isinstance(tokenizer, SentencePieceTokenizer) and family in SENTENCEPIECE:
-        fields, files = _sentencepiece(tokenizer, SENTENCEPIECE[family])
+        fields, files = _sentencepiece(tokenizer, family)
     if fields is None:
         if tokenizer is not None:
             logger.warning("The preset is without a tokenizer: keras-hub's is of another kind.")
@@ -215,8 +219,8 @@ def _pipeline(tokenizer):
         return read_json(pathlib.Path(place) / "tokenizer.json")
 
 
-def _sentencepiece(tokenizer, name):
-    write = {"Llama": sentencepiece_model.llama_model, "T5": sentencepiece_model.t5_model}[name]
+def _sentencepiece(tokenizer, family):
+    *_, write = SENTENCEPIECE[family]
     model = write(_pipeline(tokenizer), tokenizer.special_tokens)
     fields = {"proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
     return (fields, {"vocabulary.spm": model}) if model else (None, {})
