@@ -17,8 +17,8 @@ class Part:
         index: scalar int32 tensor, which one.
         share: scalar float32 tensor, its rows over the whole batch's.
         total: function from a scalar tensor, some count in this part, to that in all parts.
-        gather: function from a tensor, of this part's rows, to that of all parts' rows, and how
-            many of them come before this part's.
+        gather: function from tensors, of this part's rows, to the pair of those of all parts' rows,
+            and how many of these come before this part's.
         gradients: list that takes gradients instead of the optimizer; None for the optimizer.
     """
 
@@ -73,7 +73,7 @@ def over_whole_batch(function):
         part = current_part()
         if part is None:
             return function(*tensors)
-        whole, before = zip(*map(part.gather, tensors))
-        return function(*whole)[before[0] : before[0] + ops.shape(tensors[0])[0]]
+        whole, before = part.gather(*tensors)
+        return function(*whole)[before : before + ops.shape(tensors[0])[0]]
 
     return of_part

@@ -132,9 +132,9 @@ def _compares_rows(model):
     return any(getattr(loss, "compares_rows", False) for loss in tree.flatten(model.loss))
 
 
-def _gather(x):
+def _gather(*tensors):
     """All rows, where one part has them: that of a loss that compares them."""
-    return x, 0
+    return tensors, 0
 
 
 def _parts(data, count):
@@ -143,9 +143,8 @@ def _parts(data, count):
     Returns:
         list of triples: a part, which it is, and its share of the rows.
     """
-    rows = first_tensor(data).shape[0]
-    count = min(count, rows)
-    ends = [rows * i // count for i in range(count + 1)]
+    first = first_tensor(data)
+    count = min(count, len(first))
 
     def part(i, x):
         return x[len(x) * i // count : len(x) * (i + 1) // count]
@@ -154,7 +153,7 @@ def _parts(data, count):
         (
             tree.map_structure(functools.partial(part, i), data),
             tf.constant(i),
-            tf.constant((ends[i + 1] - ends[i]) / rows),
+            tf.constant(len(part(i, first)) / len(first)),
         )
         for i in range(count)
     ]

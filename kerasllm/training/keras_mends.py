@@ -169,19 +169,22 @@ def _over_replicas(x):
     return tf.distribute.get_replica_context().all_reduce(SUM, x)
 
 
-def _gather(x):
+def _gather(*tensors):
     """The rows of all replicas, and how many of them come before this one's.
 
     TensorFlow's own `all_gather` fails on workers with one device.
     """
     replica = tf.distribute.get_replica_context()
     index, replicas = replica.replica_id_in_sync_group, replica.num_replicas_in_sync
-    rows = tf.shape(x)[0]
+    rows = tf.shape(tensors[0])[0]
     counts = _over_replicas(tf.one_hot(index, replicas, dtype=tf.int32) * rows)
     before = tf.reduce_sum(tf.where(tf.range(replicas) < index, counts, 0))
     after = tf.reduce_sum(counts) - before - rows
-    padding = [[before, after], *[[0, 0]] * (x.shape.rank - 1)]
-    return _over_replicas(tf.pad(x, padding)), before
+
+    def padded(x):
+        return tf.pad(x, [[before, after], *[[0, 0]] * (x.shape.rank - 1)])
+
+    return [_over_replicas(padded(x)) for x in tensors], before
 
 
 def _of_all_replicas(model, strategy, logs):
