@@ -119,6 +119,20 @@ def _columns(pairs):
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def _options(pairs):
+    """Settings by name; what is no value of JSON is a string."""
+    options = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not name or not value:
+            raise click.BadParameter(f"{pair!r} is not like rate=0.2.", param_hint="--option")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
 def _header(names):
     return tuple(names.split(",")) if names else None
 
@@ -152,6 +166,13 @@ def _fractions(split):
 )
 @click.option("--split-by", metavar="NAME", help="Column whose equal values stay together.")
 @data_options
+@click.option(
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Of the data of a task of pretraining, e.g. whole_words=true; may be repeated.",
+)
 @click.option("--epochs", type=int, default=3, show_default=True)
 @batch_size
 @click.option("--learning-rate", type=float, default=5e-5, show_default=True, help="The peak.")
@@ -219,7 +240,7 @@ def _fractions(split):
     "--backup-every", type=int, default=100, show_default=True, help="Steps between checkpoints."
 )
 @as_json
-def train(columns, header, split, as_json, **arguments):
+def train(columns, header, split, options, as_json, **arguments):
     """Train MODEL on the rows of TRAIN and write the run to OUTPUT.
 
     MODEL is a folder in Hugging Face's layout, a name on its hub, or a size to train from scratch
@@ -234,6 +255,7 @@ def train(columns, header, split, as_json, **arguments):
         columns=_columns(columns),
         header=_header(header),
         split=_fractions(split),
+        options=_options(options),
         **arguments,
     )
     if run is None:  # the chief of the cluster shows what came out

@@ -5,6 +5,7 @@ exports, example rows) and `report.html`, the same for people.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -24,7 +25,15 @@ from kerasllm.export import TARGETS, load_artefact
 from kerasllm.interpretation import example_pictures, example_rows
 from kerasllm.models import CausalLM
 from kerasllm.models.classifier import stored_labels
-from kerasllm.tasks import TASKS, chat, name_of, task_named, text_classification
+from kerasllm.tasks import (
+    TASKS,
+    chat,
+    checked_options,
+    name_of,
+    streams,
+    task_named,
+    text_classification,
+)
 from kerasllm.tasks import evaluate as evaluate_model
 from kerasllm.tokenizers import ByteLevelBPETokenizer, WordPieceTokenizer
 from kerasllm.training import STRATEGIES, Privacy, fit, strategy
@@ -56,6 +65,7 @@ def train(
     seed=0,
     max_length=None,
     batch_size=32,
+    options=None,
     epsilon=None,
     delta=1e-5,
     **recipe,
@@ -83,6 +93,8 @@ def train(
         seed: int, of fresh weights, dropout, splits and the order of rows.
         max_length: int or None: texts are cut to so many tokens.
         batch_size: int, rows in a step.
+        options: dict or None, of the task's `dataset`, e.g. `{"whole_words": True}`. Those of
+            `data.texts.stream` (`steps`, `shard`, `service`) are for the training text alone.
         epsilon, delta: of `training.Privacy`, whose `clip_norm` is that of the recipe; no
             `epsilon` for training without.
         **recipe: of `training.fit`, e.g. `epochs`, `learning_rate`.
@@ -100,6 +112,7 @@ def train(
     settings = {name: value for name, value in locals().items() if name not in ("start", "recipe")}
     settings = {**settings, **recipe}
     keras.utils.set_random_seed(seed)
+    own, streaming = checked_options(task, options or {})
     place = strategy(strategy_name, devices=devices, cluster=cluster)
     chief = is_chief(place)
     with _output(output, chief) as aside:  # before all work: a bad path ends the run at once
@@ -112,15 +125,12 @@ def train(
         if epsilon is not None:
             clip_norm = recipe.get("clip_norm") or 1.0
             recipe = {**recipe, "privacy": Privacy(epsilon, delta, clip_norm)}
-        history = fit(
-            trained,
-            *rows[:2],
-            task=task,
-            batch_size=batch_size,
-            max_length=max_length,
-            seed=seed,
-            **recipe,
-        )
+        data, common = rows[:2], dict(batch_size=batch_size, max_length=max_length)
+        if options:
+            dataset = functools.partial(TASKS[task].dataset, trained, **common, **own)
+            data = [dataset(rows[0], seed=seed, **streaming)]
+            data += [dataset(rows[1], training=False)] if rows[1] else []
+        history = fit(trained, *data, task=task, seed=seed, **common, **recipe)
         run = {
             "title": pathlib.Path(output).name,
             "settings": {name: value for name, value in settings.items() if value is not None},
@@ -134,12 +144,12 @@ def train(
             trained.save_pretrained(aside)
             _write_record(aside, run)
     # What is trained stays, whatever becomes of its evaluation.
-    tested = _tested(rows[2] or rows[1])
+    tested = rows[2] or rows[1]
     run["evaluation"] = _evaluation(trained, tested, max_length, batch_size)
     if not chief:
         return None
     run["seconds"] = time.perf_counter() - start
-    run = plain({**run, "examples": example_rows(trained, tested)})
+    run = plain({**run, "examples": example_rows(trained, _each(tested))})
     _write_run(pathlib.Path(output), run, trained)
     return run
 
@@ -158,9 +168,8 @@ def _output(path, chief):
 def _read(task, columns, header, split, split_by, seed, train, validation, test):
     module = task_named(task)
     sources = (train, validation, test)
-    plain_text = hasattr(module, "dataset") and module.COLUMNS == ("text",)
-    if not split and plain_text and str(train).endswith(".txt"):
-        return [source and str(source) for source in sources]  # streamed, whatever their size
+    if not split and _is_streamed(module, train):
+        return [source and str(source) for source in sources]
     rows = [source and read(source, task, columns, header) for source in sources]
     if not split:
         return rows
@@ -170,6 +179,11 @@ def _read(task, columns, header, split, split_by, seed, train, validation, test)
         )
     parts = split_rows(rows[0], tuple(split), seed, by=split_by)
     return [*parts, rows[2]][:3]
+
+
+def _is_streamed(task, source):
+    """Whether a source is plain text of any size, of which no list of rows is made."""
+    return streams(task) and str(source).endswith(".txt")
 
 
 def read(source, task="text_classification", columns=None, header=None):
@@ -237,10 +251,10 @@ def _count(rows):
     return None if isinstance(rows, str) else len(rows or [])
 
 
-def _tested(rows):
-    """The rows of an evaluation: all of them, also where they would be streamed."""
+def _each(rows):
+    """The rows one by one, also where they are streamed."""
     if isinstance(rows, str):
-        return [{"text": line.strip()} for line in lines(rows) if line.strip()]
+        return ({"text": line.strip()} for line in lines(rows) if line.strip())
     return rows or []
 
 
@@ -291,7 +305,8 @@ def evaluate(
 
     Args:
         model: path or hub name: a model folder, a SavedModel or a .tflite file.
-        data: source of rows, for `read_rows`.
+        data: source of rows, for `read_rows`; for a model of a task of pretraining, a `.txt` file
+            or pattern is streamed.
         columns: dict or None, our name of a column: its name in the source.
         header: tuple of str or None, names of the columns of a file without a first line of names.
         max_length: int or None: texts are cut to so many tokens. An artefact has its own length.
@@ -302,9 +317,13 @@ def evaluate(
         The result of the model's task, e.g. `evaluation.ClassificationResult`.
     """
     loaded, task = _load(model)
-    rows = read(data, task, columns=columns, header=header)
-    outputs = _outputs(loaded, task, rows, max_length, batch_size)
-    found = TASKS[task].evaluate(loaded, rows, outputs)
+    is_model = isinstance(loaded, keras.Model)
+    streamed = is_model and _is_streamed(TASKS[task], data)
+    rows = str(data) if streamed else read(data, task, columns=columns, header=header)
+    if is_model:
+        found = evaluate_model(loaded, rows, max_length=max_length, batch_size=batch_size)
+    else:
+        found = TASKS[task].evaluate(loaded, rows, loaded.predict(rows))
     if report is not None:
         write_report(
             report,
@@ -319,7 +338,7 @@ def evaluate(
 def _examples(loaded, rows):
     """Pictures of a model; an artefact shows nothing of its inside."""
     is_model = isinstance(loaded, keras.Model)
-    return example_pictures(loaded, example_rows(loaded, rows)) if is_model else []
+    return example_pictures(loaded, example_rows(loaded, _each(rows))) if is_model else []
 
 
 def predict(

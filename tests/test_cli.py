@@ -288,6 +288,12 @@ BAD_INPUT = {
         r"good\.csv/x\.tflite",
     ),
     "strategy": ((*TRAIN, "--strategy", "cloud"), "must be one of default, one_device.*'cloud'"),
+    "option of another task": ((*TRAIN, "--option", "rate=0.2"), "must be among: none at all"),
+    "option without a value": ((*TRAIN, "--option", "rate"), "'rate' is not like rate=0.2"),
+    "option of another kind": (
+        (*TRAIN, "--task", "masked_lm", "--option", "rate=much"),
+        "`rate` must be a number. Received: 'much'",
+    ),
     "both split and test": (
         (*TRAIN, "--split", "2/1/1", "--test", "good.csv"),
         "`split` must not",

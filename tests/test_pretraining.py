@@ -34,7 +34,7 @@ from kerasllm.models import (
     SentenceEncoder,
     Seq2SeqLM,
 )
-from kerasllm.tasks import TASKS
+from kerasllm.tasks import TASKS, checked_options, evaluate, streams
 from kerasllm.tasks.contrastive import ContrastiveLoss
 from kerasllm.tasks.language_modeling import Perplexity, scores
 from kerasllm.tokenizers import ByteLevelBPETokenizer, SentencePieceTokenizer, WordPieceTokenizer
@@ -837,11 +837,27 @@ def models(wordpiece, bpe):
     }
 
 
-FROM_TEXT = [n for n in TASKS if hasattr(TASKS[n], "dataset") and TASKS[n].COLUMNS == ("text",)]
+FROM_TEXT = [name for name in TASKS if streams(TASKS[name])]
+FIGURES = {  # of an evaluation, and of Keras
+    "masked_lm": {"perplexity": "perplexity", "accuracy": "accuracy"},
+    "causal_lm": {"perplexity": "perplexity", "accuracy": "accuracy"},
+    "denoising": {"perplexity": "perplexity", "accuracy": "accuracy"},
+    "masked_lm_pairs": {
+        "perplexity": "tokens_perplexity",
+        "accuracy": "tokens_accuracy",
+        "pair accuracy": "pair_accuracy",
+    },
+    "replaced_token_detection": {
+        "perplexity": "tokens_perplexity",
+        "accuracy": "tokens_accuracy",
+        "detected accuracy": "detected_accuracy",
+    },
+    "contrastive": {"accuracy": "accuracy"},
+}
 
 
 @pytest.mark.parametrize("name", FROM_TEXT)
-def test_each_learns_and_is_evaluated(name, wordpiece, bpe):
+def test_each_learns_and_is_evaluated(name, wordpiece, bpe, tmp_path):
     keras.utils.set_random_seed(2)
     model, task = models(wordpiece, bpe)[name](), TASKS[name]
     rows = [{"text": part} for part in text(20, seed=1).split("\n\n")]
@@ -863,6 +879,16 @@ def test_each_learns_and_is_evaluated(name, wordpiece, bpe):
     assert found.rows == len(rows)
     said = task.answers(model, rows, outputs)
     assert len(said) == len(rows)
+    path = tmp_path / "text.txt"
+    path.write_text(text(20, seed=1))
+    options = dict(max_length=LENGTH, batch_size=5)
+    streamed = evaluate(model, path, **options)
+    validated = model.evaluate(
+        task.dataset(model, path, training=False, **options), return_dict=True, verbose=0
+    )
+    for part, each in FIGURES[name].items():  # the detector draws anew what it looks at
+        close = dict(atol=0.1) if part.startswith("detected") else dict(rtol=1e-5)
+        np.testing.assert_allclose(streamed.figures()[part], validated[each], **close)
     key = "similarity" if name == "contrastive" else "perplexity"
     assert all(np.isfinite(each[key]) for each in said)
     if key == "perplexity":  # an empty text has none
@@ -899,6 +925,26 @@ def test_a_run_goes_on_from_its_checkpoint(wordpiece, tmp_path):
     for found, expected in zip(weights, undisturbed, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(history["loss"], figures["loss"], rtol=1e-5)
+
+
+def test_options_of_a_task():
+    options = {"whole_words": True, "rate": 0.2, "steps": 7, "shard": [2, 0]}
+    own, streaming = checked_options("masked_lm", options)
+    assert (own, streaming) == ({"whole_words": True, "rate": 0.2}, {"steps": 7, "shard": [2, 0]})
+    assert checked_options("masked_lm_pairs", {"sentence_order": True})[0]
+    for name, wrong, message in (
+        (
+            "causal_lm",
+            {"rate": 0.2},
+            "packed, blank_lines, steps, shard, service. Received: 'rate'",
+        ),
+        ("similarity", {"steps": 1}, "none at all"),
+        ("text_classification", {"steps": 1}, "none at all"),
+        ("masked_lm", {"rate": "much"}, "`rate` must be a number. Received: 'much'"),
+        ("masked_lm", {"packed": 1}, "`packed` must be true or false. Received: 1"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            checked_options(name, wrong)
 
 
 # ------------------------------------------------------------------------------------ results

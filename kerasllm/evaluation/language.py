@@ -19,7 +19,8 @@ class LanguageResult(Result):
         accuracy: float, share of the tokens for which the true one was the likeliest.
         loss: float, that mean itself.
         tokens: int, how many were scored.
-        rows: int, texts they were in.
+        rows: int, texts, or rows of a running text, that they were in.
+        others: dict, figures of what else the model is pretrained on, by name.
         worst: tuple of dicts, the texts with the highest perplexity.
     """
 
@@ -28,6 +29,7 @@ class LanguageResult(Result):
     loss: float
     tokens: int
     rows: int
+    others: dict = dataclasses.field(default_factory=dict)
     worst: tuple[dict, ...] = ()
 
     def figures(self) -> dict:
@@ -36,6 +38,7 @@ class LanguageResult(Result):
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
             "loss": self.loss,
+            **self.others,
             "tokens": self.tokens,
             "rows": self.rows,
         }

@@ -7,6 +7,7 @@ import numpy as np
 from kerasllm.evaluation.result import Result
 
 WORST = 20
+BLOCK = 1024  # vectors that are compared with all others at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,13 @@ class RetrievalResult(Result):
     uniformity: float
     rows: int
     worst: tuple[dict, ...] = ()
+
+    @property
+    def notes(self):
+        """Sentences on what makes the figures doubtful."""
+        if self.alignment > 0:
+            return ()
+        return ("The two texts of each pair are the same: the uniformity alone tells anything.",)
 
     def figures(self) -> dict:
         """Return the figures that sum it up, by name."""
@@ -70,27 +78,49 @@ def evaluate_pairs(vectors, texts=None) -> RetrievalResult:
         )
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     first, second = vectors[:, 0], vectors[:, 1]
-    likeness = first @ second.T
-    own = np.diag(likeness)
-    place = 1 + (likeness > own[:, None]).sum(axis=1)
-    every = vectors.reshape(-1, vectors.shape[-1])
-    apart = np.maximum(2 - 2 * every @ every.T, 0)[np.triu_indices(len(every), 1)]
+    place, nearest = _ranks(first, second)
     return RetrievalResult(
         accuracy=float(np.mean(place == 1)),
         reciprocal_rank=float(np.mean(1 / place)),
         alignment=float(np.mean(np.sum((first - second) ** 2, axis=-1))),
-        uniformity=float(np.log(np.mean(np.exp(-2 * apart)))),
+        uniformity=_uniformity(vectors.reshape(-1, vectors.shape[-1])),
         rows=len(vectors),
-        worst=() if texts is None else tuple(_worst(place, likeness, texts)),
+        worst=() if texts is None else tuple(_worst(place, nearest, texts)),
     )
 
 
-def _worst(place, likeness, texts):
+def _blocks(vectors):
+    """Vectors a few at a time: all of them against all would fill a machine's memory."""
+    return (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
+
+
+def _ranks(first, second):
+    """For each first vector the place of its own second one, and the number of the nearest."""
+    place, nearest = [], []
+    for block in _blocks(first):
+        likeness = block @ second.T
+        own = np.diagonal(likeness, offset=len(place))
+        place += (1 + (likeness > own[:, None]).sum(axis=1)).tolist()
+        nearest += likeness.argmax(axis=1).tolist()
+    return np.array(place), nearest
+
+
+def _uniformity(vectors):
+    """The log of the mean of exp(-2 × squared distance) over all pairs of different vectors."""
+    count = len(vectors)
+    total = sum(
+        np.exp(-2 * np.maximum(2 - 2 * part @ vectors.T, 0)).sum() for part in _blocks(vectors)
+    )
+    itself = np.exp(-2 * np.maximum(2 - 2 * (vectors**2).sum(axis=1), 0)).sum()
+    return float(np.log((total - itself) / (count * (count - 1))))
+
+
+def _worst(place, nearest, texts):
     for row in np.argsort(-place, kind="stable")[:WORST]:
         if place[row] > 1:
             yield {
                 "text": texts[row][0],
                 "pair": texts[row][1],
-                "nearest": texts[int(likeness[row].argmax())][1],
+                "nearest": texts[nearest[row]][1],
                 "place": int(place[row]),
             }

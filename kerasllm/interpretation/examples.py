@@ -1,5 +1,7 @@
 """What a model looks at in a few rows, as pictures for the report of its evaluation."""
 
+import itertools
+
 import numpy as np
 
 from kerasllm.config import RecurrentConfig
@@ -26,15 +28,15 @@ def example_rows(model, rows, count=2) -> list:
 
     Args:
         model: a model that a task trains, with its tokenizer.
-        rows: list of rows, as the task evaluates them.
+        rows: iterable of rows, as the task evaluates them.
         count: int, the most to choose.
 
     Returns:
         list of rows; none for a model without attention, or of which there are no pictures.
     """
+    rows = list(itertools.islice(rows, LOOKED_THROUGH))
     if not rows or not _has_pictures(model):
         return []
-    rows = rows[:LOOKED_THROUGH]
     lengths = _lengths(model, [_texts(row) for row in rows])
     short = np.flatnonzero((lengths >= FEWEST) & (lengths <= SHORT))
     longer = [i for i in np.argsort(lengths, kind="stable") if lengths[i] > SHORT]

@@ -11,10 +11,16 @@ A task is a module with these names:
 - `encode(model, rows, max_length)`: inputs, targets and perhaps weights, for `data.batches`; or,
   where data is streamed or differs from pass to pass, `dataset(model, source, batch_size,
   max_length, training, seed)`.
+- `evaluate_batches(model, batches, metrics)`: a `RESULT` of what `dataset` gives without
+  `training`, where running text, of any size, can be evaluated.
 - `predict(model, rows)`: an output for each row; `answers(model, rows, outputs)`: these in words, a
   dict each; `evaluate(model, rows, outputs)`: a `RESULT`.
 """
 
+import inspect
+import os
+
+from kerasllm.data.texts import stream
 from kerasllm.tasks import (
     causal_lm,
     chat,
@@ -128,7 +134,9 @@ def evaluate(model, rows, *, max_length=None, batch_size=32):
 
     Args:
         model: a model that a task trains, with its tokenizer.
-        rows: list of rows as the task wants them.
+        rows: list of rows as the task wants them. For a task of pretraining also a path of plain
+            text, or a pattern such as `"wiki/*.txt"`: it is streamed in rows that are made like
+            those for training, while in a list of rows each text stands by itself.
         max_length: int or None: texts are cut to so many tokens; None for all the model can take.
         batch_size: int.
 
@@ -136,7 +144,7 @@ def evaluate(model, rows, *, max_length=None, batch_size=32):
         The task's result, e.g. `evaluation.ClassificationResult`.
 
     Raises:
-        TypeError: no task trains such a model.
+        TypeError: no task trains such a model, or its task evaluates no plain text.
         ValueError: a row is not as the task wants it.
 
     Example:
@@ -150,5 +158,78 @@ def evaluate(model, rows, *, max_length=None, batch_size=32):
             f"`model` must be one that a task trains. Received: a {type(model).__name__} (give its "
             "scores to `evaluate_scores`)."
         )
-    outputs = task.predict(model, rows, max_length=max_length, batch_size=batch_size)
-    return task.evaluate(model, rows, outputs)
+    options = dict(max_length=max_length, batch_size=batch_size)
+    if isinstance(rows, (str, os.PathLike)):
+        if not streams(task):
+            raise TypeError(
+                f"`rows` must be a list of rows for a {type(model).__name__}. Received: {rows!r} "
+                "(`read_rows` reads files)."
+            )
+        batches = task.dataset(model, rows, training=False, **options)
+        return task.evaluate_batches(model, batches, task.metrics())
+    return task.evaluate(model, rows, task.predict(model, rows, **options))
+
+
+def streams(task):
+    """Say whether a task is learned, and evaluated, from plain text of any size.
+
+    Args:
+        task: a module of `TASKS`.
+
+    Returns:
+        bool.
+    """
+    return hasattr(task, "evaluate_batches")
+
+
+def checked_options(name, options):
+    """Part the options for a task's data into those of the task and those of streaming.
+
+    Args:
+        name: str, a name in `TASKS`.
+        options: dict, of the task's `dataset`, beside those that `fit` gives it.
+
+    Returns:
+        pair of dicts: of the task; and of `data.texts.stream`, where the task passes some on.
+
+    Raises:
+        ValueError: there is no such task, or its data has no such option, or of another type.
+
+    Example:
+        >>> checked_options("masked_lm", {"whole_words": True, "steps": 100})
+        ({'whole_words': True}, {'steps': 100})
+    """
+    dataset = getattr(task_named(name), "dataset", None)
+    own = _settings(dataset) if dataset else {}
+    streaming = _settings(stream) if streams(TASKS[name]) else {}
+    known = {**own, **streaming}
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(
+                f"`options` of {name} must be among: {', '.join(known) or 'none at all'}. "
+                f"Received: {option!r}."
+            )
+        if known[option] is not None and _kind(value) != _kind(known[option]):
+            raise ValueError(f"`{option}` must be {_kind(known[option])}. Received: {value!r}.")
+    parts = ({o: v for o, v in options.items() if o in group} for group in (own, streaming))
+    return tuple(parts)
+
+
+def _settings(function):
+    """Names and defaults of what is set by keyword, but for what `fit`, or a task, sets itself."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.name not in ("batch_size", "max_length", "training", "seed", "drop_remainder")
+    }
+
+
+def _kind(value):
+    """What kind of value a setting has, in words; bool is an int to Python."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return "a list" if isinstance(value, (list, tuple)) else "a string"

@@ -23,7 +23,17 @@ MONITOR = "val_loss"
 RESULT = RetrievalResult
 TEMPERATURE = 0.05  # of the paper, section 3
 
-__all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
+__all__ = [
+    "answers",
+    "dataset",
+    "evaluate",
+    "evaluate_batches",
+    "head",
+    "loss",
+    "metrics",
+    "predict",
+    "texts",
+]
 
 
 def loss(temperature=TEMPERATURE):
@@ -221,3 +231,21 @@ def evaluate(model, rows, outputs):
         ValueError: the rows have no pairs.
     """
     return evaluate_pairs(outputs, [tuple(texts([row])) for row in rows])
+
+
+def evaluate_batches(model, batches, metrics):
+    """Look for the pair of each text among those of all batches.
+
+    Args:
+        model: `SentenceEncoder`.
+        batches: what `dataset` gives without `training`.
+        metrics: have no say.
+
+    Returns:
+        `evaluation.retrieval.RetrievalResult`.
+
+    Raises:
+        ValueError: there are no two pairs.
+    """
+    vectors = np.concatenate([model.predict_on_batch(inputs) for inputs, _ in batches])
+    return evaluate_pairs(vectors.reshape(-1, 2, vectors.shape[-1]))

@@ -11,6 +11,7 @@ from kerasllm.models.seq2seq_lm import Seq2SeqLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
+    evaluate_batches,
     scores,
     texts,
     token_loss,
@@ -26,7 +27,17 @@ INPUTS = ("text",)
 MONITOR = "val_loss"
 RESULT = LanguageResult
 
-__all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
+__all__ = [
+    "answers",
+    "dataset",
+    "evaluate",
+    "evaluate_batches",
+    "head",
+    "loss",
+    "metrics",
+    "predict",
+    "texts",
+]
 
 loss, metrics = token_loss, token_metrics
 

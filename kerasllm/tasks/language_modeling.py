@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special
 from keras import ops
 
-from kerasllm.evaluation.language import evaluate_tokens
+from kerasllm.evaluation.language import LanguageResult, evaluate_tokens
 from kerasllm.tasks.text_classification import longest_row
 
 
@@ -141,3 +141,40 @@ def evaluate(model, rows, outputs):
         `evaluation.language.LanguageResult`.
     """
     return evaluate_tokens(outputs, texts(rows))
+
+
+def evaluate_batches(model, batches, metrics) -> LanguageResult:
+    """Sum up how well the tokens of batches are found, and how well all else is that they ask for.
+
+    Args:
+        model: a model that a task of pretraining trains.
+        batches: what the task's `dataset` gives without `training`.
+        metrics: what the task's `metrics` gives: a list, or a dict of lists, of `tokens` first.
+
+    Returns:
+        `evaluation.language.LanguageResult`, with the metrics of other outputs in `others`.
+    """
+    named = isinstance(metrics, dict)
+    metrics = metrics if named else {"tokens": metrics}
+    tokens = rows = 0
+    for inputs, *others in batches:
+        batch = [model.predict_on_batch(inputs), *others]
+        outputs, targets, weights = batch if named else [{"tokens": part} for part in batch]
+        for name, group in metrics.items():
+            for metric in group:
+                metric.update_state(targets[name], outputs[name], sample_weight=weights[name])
+        tokens += int(np.count_nonzero(weights["tokens"]))
+        rows += len(weights["tokens"])
+    perplexity, accuracy, *others = (
+        (f"{name} {metric.name}", float(metric.result()))
+        for name, group in metrics.items()
+        for metric in group
+    )
+    return LanguageResult(
+        perplexity=perplexity[1],
+        accuracy=accuracy[1],
+        loss=float(np.log(perplexity[1])),
+        tokens=tokens,
+        rows=rows,
+        others=dict(others),
+    )

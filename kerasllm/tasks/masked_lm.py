@@ -9,6 +9,7 @@ from kerasllm.models.masked_lm import POSITIONS, MaskedLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
+    evaluate_batches,
     scores,
     texts,
     token_loss,
@@ -23,7 +24,17 @@ INPUTS = ("text",)
 MONITOR = "val_loss"
 RESULT = LanguageResult
 
-__all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
+__all__ = [
+    "answers",
+    "dataset",
+    "evaluate",
+    "evaluate_batches",
+    "head",
+    "loss",
+    "metrics",
+    "predict",
+    "texts",
+]
 
 loss, metrics = token_loss, token_metrics
 

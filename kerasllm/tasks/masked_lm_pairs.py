@@ -13,6 +13,7 @@ from kerasllm.models.pair_masked_lm import PairMaskedLM
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
+    evaluate_batches,
     scores,
     texts,
     token_loss,
@@ -28,7 +29,17 @@ INPUTS = ("text",)
 MONITOR = "val_loss"
 RESULT = LanguageResult
 
-__all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
+__all__ = [
+    "answers",
+    "dataset",
+    "evaluate",
+    "evaluate_batches",
+    "head",
+    "loss",
+    "metrics",
+    "predict",
+    "texts",
+]
 
 
 def loss():

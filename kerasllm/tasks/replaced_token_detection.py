@@ -12,6 +12,7 @@ from kerasllm.models.replaced_token_detection import ReplacedTokenDetection
 from kerasllm.tasks.language_modeling import (
     answers,
     evaluate,
+    evaluate_batches,
     scores,
     texts,
     token_loss,
@@ -29,7 +30,17 @@ RESULT = LanguageResult
 MASK_RATE, RANDOM_RATE = 0.85, 0.0  # the rest stays, as in the published code
 WEIGHT = 50.0  # of the detector's loss: section 3.1 and table 6 of the paper
 
-__all__ = ["answers", "dataset", "evaluate", "head", "loss", "metrics", "predict", "texts"]
+__all__ = [
+    "answers",
+    "dataset",
+    "evaluate",
+    "evaluate_batches",
+    "head",
+    "loss",
+    "metrics",
+    "predict",
+    "texts",
+]
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
