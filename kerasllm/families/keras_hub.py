@@ -366,6 +366,8 @@ PRESETS = {
         {**_SCALED, **_TIED, **_HEAD_WIDTH, "sliding_window_size": "sliding_window"},
     ),
 }  # fmt: skip
+# Classes of their own there, which differ in the tokenizer alone.
+VARIANTS = {"llama": PRESETS["llama"]._replace(name="Llama3", module="llama3")}
 
 
 def is_preset(fields):
@@ -415,8 +417,8 @@ def config_from_preset(fields):
 
 
 def _family(class_name):
-    classes = {f"{preset.name}Backbone": family for family, preset in PRESETS.items()}
-    classes["Llama3Backbone"] = "llama"
+    known = [*PRESETS.items(), *VARIANTS.items()]
+    classes = {f"{preset.name}Backbone": family for family, preset in known}
     if class_name not in classes:
         raise ValueError(
             f"The preset's class must be one of {', '.join(classes)}. Received: {class_name}."

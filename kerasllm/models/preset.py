@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from kerasllm import families
-from kerasllm.families.keras_hub import INNER, PRESETS, config_to_preset
+from kerasllm.families.keras_hub import INNER, PRESETS, VARIANTS, config_to_preset
 from kerasllm.layers import Dense
 from kerasllm.models.preset_tokenizer import read_serialized, save_tokenizer, serialized
 from kerasllm.weights import STATE_NAMES, attribute, read_json
@@ -297,13 +297,16 @@ def save_preset(model, folder):
     places, segment = _places(model, preset.layers), _lone_segment(model)
     _check_reached(model, [*places, segment])
     _write(folder / WEIGHTS, places, segment)
+    tokenizer = save_tokenizer(model.tokenizer, folder, model.family)
+    variant = VARIANTS.get(model.family)
+    if variant and tokenizer and tokenizer["class_name"] == f"{variant.name}Tokenizer":
+        preset = variant
     module = preset.module
     backbone = serialized(
         f"{module}.{module}_backbone", f"{preset.name}Backbone", fields, model.dtype_policy.name
     )
     _write_json(folder / "config.json", backbone)
     _write_json(folder / "metadata.json", {"keras_version": keras.__version__})
-    tokenizer = save_tokenizer(model.tokenizer, folder, model.family)
     task = preset.tasks.get(model.HEAD)
     if task is None:
         logger.warning(
@@ -313,11 +316,11 @@ def save_preset(model, folder):
         return
     if task.fixed:
         model.tell_of_head("keras-hub", task.fixed)
-    _save_task(model, folder, task, backbone, tokenizer)
+    _save_task(model, folder, preset, backbone, tokenizer)
 
 
-def _save_task(model, folder, task, backbone, tokenizer):
-    preset = PRESETS[model.family]
+def _save_task(model, folder, preset, backbone, tokenizer):
+    task = preset.tasks[model.HEAD]
     fields = {"backbone": backbone, "preprocessor": None}
     if tokenizer is not None:
         fields["preprocessor"] = serialized(

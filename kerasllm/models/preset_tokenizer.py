@@ -1,11 +1,19 @@
 """The tokenizer of a preset, in and out, where keras-hub and we have the same kind of it.
 
-That is so of WordPiece, of the byte-level BPE of GPT-2's kin and of Qwen, and of the SentencePiece
-of LLaMA 2, Mistral and T5. SentencePiece itself puts a space before each text, Hugging Face's class
-for LLaMA before none that begins with one; a preset's tokenizer does as the former. keras-hub cuts
-a text by GPT-2's pattern in a graph, and not at all outside of one: of byte-level BPE some ids are
-others there, and more of BLOOM and LLaMA 3, which are left out. So are ALBERT and XLM-R, whose
-texts it does not lower-case, and normalizes in another way.
+Of keras-hub 0.32 it differs by kind whose ids ours are, in what few texts the two disagree on:
+
+- WordPiece: those of transformers. keras-hub takes U+3000 for no blank, and leaves in what the
+  other leaves out, such as U+FFFD.
+- Byte-level BPE: those of transformers, which cuts a text as the family's vocabulary was learned.
+  keras-hub cuts none before it merges, except in `tf.data`, by a pattern near to GPT-2's for every
+  family. Where a merge reaches over a cut, as in long numbers, its ids are others.
+- SentencePiece: those of that library, which keras-hub asks. transformers puts no second space
+  before a text of LLaMA 2 and Mistral, writes ALBERT's in lower case, without accents, and loses
+  marks of letters that are several characters; see `as_sentencepiece`. Left are marks in a wrong
+  order, voice marks of half width, jamos, and pieces of equal scores.
+
+Special tokens that stand in a text are plain text, unless `allow_special_tokens` says otherwise.
+What the other class can't do (lower case in SentencePiece, another cut) is not written.
 """
 
 import json
@@ -13,46 +21,58 @@ import logging
 import pathlib
 import tempfile
 
-from kerasllm.families.keras_hub import PRESETS
+from kerasllm.families.keras_hub import PRESETS, VARIANTS
 from kerasllm.tokenizers import (
     ByteLevelBPETokenizer,
     SentencePieceTokenizer,
     WordPieceTokenizer,
-    sentencepiece_model,
+)
+from kerasllm.tokenizers.pipeline import flat
+from kerasllm.tokenizers.sentencepiece_model import (
+    as_sentencepiece,
+    llama_model,
+    read_pipeline,
+    unigram_model,
 )
 from kerasllm.weights import read_json
 
 logger = logging.getLogger("kerasllm")
 
-WORDPIECE = ("bert", "distilbert", "electra")
-# Hugging Face's class, and the special tokens where keras-hub's are others than that class has.
+# Tables by what a class of keras-hub begins with.
+WORDPIECE = ("Bert", "DistilBert", "Electra")
+# Hugging Face's name, what its config says where keras-hub's class is otherwise, and the special
+# tokens without which that class can't be made.
+_ROBERTA = "<s> </s> <pad> <mask>"
 _OPT = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+_LLAMA3 = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "add_bos_token": True}
 BYTE_LEVEL_BPE = {
-    "roberta": ("RobertaTokenizer", {}),
-    "bart": ("BartTokenizer", {}),
-    "gpt2": ("GPT2Tokenizer", {}),
-    "opt": ("GPT2Tokenizer", _OPT),
-    "qwen2": ("Qwen2Tokenizer", {}),
-    "qwen3": ("Qwen2Tokenizer", {"eos_token": "<|im_end|>"}),
+    "Roberta": ("Roberta", {}, _ROBERTA),
+    "Bart": ("Bart", {}, "<s> </s> <pad>"),
+    "GPT2": ("GPT2", {}, "<|endoftext|>"),
+    "OPT": ("GPT2", _OPT, "</s> <pad>"),
+    "Qwen": ("Qwen2", {}, "<|endoftext|>"),
+    "Qwen3": ("Qwen2", {"eos_token": "<|im_end|>"}, "<|im_end|> <|endoftext|>"),
+    "Bloom": ("Bloom", {}, "<s> </s> <pad>"),
+    "Llama3": (
+        *("Llama3", _LLAMA3),
+        "<|begin_of_text|> <|end_of_text|> <|eot_id|> <|start_header_id|> <|end_header_id|>",
+    ),
 }
-# As SentencePiece does it, and the published `tokenizer.json` of LLaMA 2.
-_SPACES = {
-    "normalizer": {
-        "type": "Sequence",
-        "normalizers": [
-            {"type": "Prepend", "prepend": "▁"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        ],
-    },
-    "pre_tokenizer": None,
-}
-# Hugging Face's class, what its config says, what a preset's tokenizer does otherwise, and the
-# function that writes its file.
-_LLAMA = ("Llama", {"add_bos_token": True}, _SPACES, sentencepiece_model.llama_model)
+# As before, and the function that writes SentencePiece's file.
+_LLAMA = ("Llama", {"add_bos_token": True}, "<s> </s>", llama_model)
 SENTENCEPIECE = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "t5": ("T5", {}, {}, sentencepiece_model.t5_model),
+    "Llama": _LLAMA,
+    "Mistral": _LLAMA,
+    "T5": ("T5", {}, "</s> <pad>", unigram_model),
+    "Albert": ("Albert", {}, "[CLS] [SEP] <pad> [MASK]", unigram_model),
+    "XLMRoberta": ("XLMRoberta", {}, _ROBERTA, unigram_model),
+}
+# Of LLaMA 3's hundreds of special tokens, these are not in its presets: there are gaps in the ids.
+RESERVED = "<|reserved_"
+KINDS = {
+    **dict.fromkeys(WORDPIECE, WordPieceTokenizer),
+    **dict.fromkeys(BYTE_LEVEL_BPE, ByteLevelBPETokenizer),
+    **dict.fromkeys(SENTENCEPIECE, SentencePieceTokenizer),
 }
 
 
@@ -123,8 +143,11 @@ def load_preset_tokenizer(folder, family):
     if not path.is_file():
         return None
     stored = read_serialized(path)
-    fields = stored["config"]
-    if family in WORDPIECE:
+    fields, name = stored["config"], str(stored.get("class_name")).removesuffix("Tokenizer")
+    if name not in KINDS or not name.startswith(PRESETS[family].name):
+        logger.warning("The tokenizer in `%s` is of a kind that is not read from presets.", folder)
+        return None
+    if name in WORDPIECE:
         lines = (assets / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
         return WordPieceTokenizer(
             [line.rstrip() for line in lines if line.rstrip()],
@@ -132,28 +155,34 @@ def load_preset_tokenizer(folder, family):
             strip_accents=fields.get("strip_accents", False),
             allow_special_tokens=fields.get("special_tokens_in_strings", False),
         )
-    if family in BYTE_LEVEL_BPE:
-        return _load_byte_level_bpe(assets, family, fields)
-    if family in SENTENCEPIECE and stored.get("class_name") == _class_name(family):
-        return _load_sentencepiece(assets / "vocabulary.spm", family)
-    logger.warning("The tokenizer in `%s` is of a kind that is not read from presets.", folder)
-    return None
+    if name in BYTE_LEVEL_BPE:
+        vocab, merges = assets / "vocabulary.json", (assets / "merges.txt").read_bytes()
+        return _byte_level_bpe(name, read_json(vocab), merges, fields)
+    return _sentencepiece(assets / "vocabulary.spm", name)
 
 
-def _load_byte_level_bpe(assets, family, fields):
-    name, special = BYTE_LEVEL_BPE[family]
-    prefix = fields.get("add_prefix_space", False)
-    config = {"tokenizer_class": name, "add_prefix_space": prefix, **special}
-    files = {"vocab.json": assets / "vocabulary.json", "merges.txt": assets / "merges.txt"}
-    files = {name: path.read_bytes() for name, path in files.items()}
+def _byte_level_bpe(name, vocab, merges, fields):
+    kind, said, needed = BYTE_LEVEL_BPE[name]
+    ids = set(vocab.values())
+    last = min(max(ids), 2 * len(ids))  # of a broken file
+    special = {f"{RESERVED}{i}|>": i for i in range(last) if i not in ids}
+    tokens = {*(fields.get("unsplittable_tokens") or ()), *needed.split()} & vocab.keys()
+    special |= {token: vocab[token] for token in tokens}
+    config = {
+        "tokenizer_class": f"{kind}Tokenizer",
+        "add_prefix_space": fields.get("add_prefix_space", False),
+        "added_tokens_decoder": {i: {"content": token} for token, i in special.items()},
+        **said,
+    }
+    files = {"vocab.json": json.dumps({**vocab, **special}).encode(), "merges.txt": merges}
     return _from_files(ByteLevelBPETokenizer, files, config)
 
 
-def _load_sentencepiece(path, family):
-    name, said, changes, _ = SENTENCEPIECE[family]
-    config = {"tokenizer_class": f"{name}Tokenizer", **said}
-    pipeline = sentencepiece_model.read_pipeline(path, name, config)
-    files = {"tokenizer.json": json.dumps({**pipeline, **changes}).encode()}
+def _sentencepiece(path, name):
+    kind, said, *_ = SENTENCEPIECE[name]
+    config = {"tokenizer_class": f"{kind}Tokenizer", **said}
+    pipeline = as_sentencepiece(read_pipeline(path, kind, config))
+    files = {"tokenizer.json": json.dumps(pipeline).encode()}
     return _from_files(SentencePieceTokenizer, files, config)
 
 
@@ -165,10 +194,6 @@ def _from_files(kind, files, config):
         for name, content in files.items():
             (place / name).write_bytes(content)
         return kind.from_pretrained(place)
-
-
-def _class_name(family):
-    return f"{PRESETS[family].name}Tokenizer"
 
 
 def save_tokenizer(tokenizer, folder, family):
@@ -183,33 +208,31 @@ def save_tokenizer(tokenizer, folder, family):
         dict, their serialised tokenizer; None where there is none, or none of the kinds that are
         the same there and here, which a log line says.
     """
-    fields, files = None, {}
-    if isinstance(tokenizer, WordPieceTokenizer) and family in WORDPIECE:
-        strip = tokenizer.lowercase if tokenizer.strip_accents is None else tokenizer.strip_accents
-        fields = {
-            "lowercase": tokenizer.lowercase,
-            "strip_accents": strip,
-            "special_tokens_in_strings": tokenizer.allow_special_tokens,
-        }
-        files["vocabulary.txt"] = "".join(f"{entry}\n" for entry in tokenizer.vocab)
-    elif isinstance(tokenizer, ByteLevelBPETokenizer) and family in BYTE_LEVEL_BPE:
-        fields, files = _byte_level_bpe(tokenizer)
-    elif isinstance(tokenizer, SentencePieceTokenizer) and family in SENTENCEPIECE:
-        fields, files = _sentencepiece(tokenizer, family)
-    if fields is None:
-        if tokenizer is not None:
-            logger.warning("The preset is without a tokenizer: keras-hub's is of another kind.")
+    if tokenizer is None:
         return None
-    preset = PRESETS[family]
-    module, name = f"{preset.module}.{preset.module}_tokenizer", _class_name(family)
+    presets = (PRESETS[family], VARIANTS.get(family, PRESETS[family]))
+    fitting = [preset for preset in presets if KINDS.get(preset.name) is type(tokenizer)]
+    if not fitting:
+        return _without("keras-hub's is of another kind.")
+    preset, name = fitting[0], fitting[0].name
+    try:
+        fields, files = _WRITERS[type(tokenizer)](tokenizer, name)
+    except ValueError as error:
+        return _without(f"keras-hub's {name}Tokenizer can't do the same: {error}.")
     assets = folder / "assets" / "tokenizer"
     assets.mkdir(parents=True)
     for file, content in files.items():
         (assets / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    fields = serialized(module, name, {"config_file": "tokenizer.json", **fields}, "int32")
+    module = f"{preset.module}.{preset.module}_tokenizer"
+    fields = {"config_file": "tokenizer.json", **fields}
+    fields = serialized(module, f"{name}Tokenizer", fields, "int32")
     text = json.dumps(fields, ensure_ascii=False, indent=4) + "\n"
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return fields
+
+
+def _without(reason):
+    logger.warning("The preset is without a tokenizer: %s", reason)
 
 
 def _pipeline(tokenizer):
@@ -219,20 +242,66 @@ def _pipeline(tokenizer):
         return read_json(pathlib.Path(place) / "tokenizer.json")
 
 
-def _sentencepiece(tokenizer, family):
-    *_, write = SENTENCEPIECE[family]
-    model = write(_pipeline(tokenizer), tokenizer.special_tokens)
-    fields = {"proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
-    return (fields, {"vocabulary.spm": model}) if model else (None, {})
+# Each gives the fields of a tokenizer and its files; an error where keras-hub can't do the same.
 
 
-def _byte_level_bpe(tokenizer):
-    pipeline = _pipeline(tokenizer)
-    model = pipeline["model"]
-    added = {token["content"]: token["id"] for token in pipeline["added_tokens"]}
-    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])
-    steps = json.dumps(pipeline["pre_tokenizer"])
-    return {"add_prefix_space": '"add_prefix_space": true' in steps}, {
-        "vocabulary.json": json.dumps({**model["vocab"], **added}, ensure_ascii=False),
-        "merges.txt": "".join(f"{pair}\n" for pair in merges),
+def _write_wordpiece(tokenizer, _):
+    strip = tokenizer.lowercase if tokenizer.strip_accents is None else tokenizer.strip_accents
+    fields = {
+        "lowercase": tokenizer.lowercase,
+        "strip_accents": strip,
+        "special_tokens_in_strings": tokenizer.allow_special_tokens,
     }
+    return fields, {"vocabulary.txt": "".join(f"{entry}\n" for entry in tokenizer.vocab)}
+
+
+def _write_sentencepiece(tokenizer, name):
+    *_, needed, write = SENTENCEPIECE[name]
+    pipeline = _pipeline(tokenizer)
+    _check_needed(pipeline, needed)
+    model = write(pipeline, tokenizer.special_tokens)
+    if model is None:
+        raise ValueError("SentencePiece does not cut or normalize a text as this one does")
+    fields = {"proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
+    return fields, {"vocabulary.spm": model}
+
+
+def _write_byte_level_bpe(tokenizer, name):
+    pipeline, special = _pipeline(tokenizer), tokenizer.special_vocab
+    _check_needed(pipeline, BYTE_LEVEL_BPE[name][-1])
+    model = pipeline["model"]
+    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])
+    merges = "".join(f"{pair}\n" for pair in merges)
+    vocab = {**model["vocab"], **{t["content"]: t["id"] for t in pipeline["added_tokens"]}}
+    vocab = {token: i for token, i in vocab.items() if not token.startswith(RESERVED)}
+    fields = {
+        "add_prefix_space": '"add_prefix_space": true' in json.dumps(pipeline["pre_tokenizer"]),
+        "unsplittable_tokens": [token for token in special if token in vocab],
+    }
+    again = _byte_level_bpe(name, vocab, merges.encode(), fields)
+    if _cuts(_pipeline(again)) != _cuts(pipeline):
+        raise ValueError("it does not cut a text as this one does")
+    return fields, {"vocabulary.json": json.dumps(vocab, ensure_ascii=False), "merges.txt": merges}
+
+
+_WRITERS = {
+    WordPieceTokenizer: _write_wordpiece,
+    ByteLevelBPETokenizer: _write_byte_level_bpe,
+    SentencePieceTokenizer: _write_sentencepiece,
+}
+
+
+def _cuts(pipeline):
+    """What comes before the merges of byte-level BPE."""
+    steps = flat(pipeline["pre_tokenizer"], "pretokenizers")
+    steps = [{**step, "trim_offsets": True} for step in steps]
+    return pipeline["normalizer"], steps, pipeline["model"].get("ignore_merges", False)
+
+
+def _check_needed(pipeline, needed):
+    vocab = pipeline["model"]["vocab"]
+    known = {*(vocab if isinstance(vocab, dict) else (piece for piece, _ in vocab))}
+    known |= {token["content"] for token in pipeline["added_tokens"]}
+    missing = sorted(set(needed.split()) - known)
+    if missing:
+        raise ValueError(f"it needs {', '.join(missing)}")

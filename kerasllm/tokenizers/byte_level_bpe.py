@@ -16,11 +16,17 @@ from kerasllm.tokenizers.texts import check_iterable, to_str
 
 END = "<|endoftext|>"
 
-# How Qwen's tokenizer splits text, for folders that hold vocab.json and merges.txt alone.
-QWEN_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+# How a class splits text, for folders that hold vocab.json and merges.txt alone; None is as GPT-2.
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+PATTERNS = {
+    **dict.fromkeys(("GPT2", "Roberta", "Bart")),
+    "Qwen2": _LLAMA3.replace("{1,3}", ""),
+    "Bloom": r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    "Llama3": _LLAMA3,  # no name of Hugging Face's, but that of keras-hub's presets
+}
 
 
 class ByteLevelBPETokenizer(PipelineTokenizer):
@@ -86,17 +92,17 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
                 "`folder` must hold tokenizer.json, or vocab.json and merges.txt. Received: "
                 f"{folder}, without them"
             )
-        if name not in ("GPT2", "Roberta", "Bart", "Qwen2"):
+        if name not in PATTERNS:
             raise ValueError(
                 f"{folder}: vocab.json and merges.txt must come with a `tokenizer_class` of "
                 "tokenizer_config.json, or a `model_type` of config.json, that says how text is "
-                f"split: GPT2, Roberta, Bart or Qwen2. Received: {name!r}"
+                f"split: {', '.join(PATTERNS)}. Received: {name!r}"
             )
         lines = read(merges).splitlines()
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#ver")]
         ids = read_object(vocab)
         prefix = bool(config.get("add_prefix_space"))
-        pipeline = _pipeline(ids, pairs, prefix, qwen=name == "Qwen2")
+        pipeline = _pipeline(ids, pairs, prefix, name)
         if name in ("Roberta", "Bart"):
             processor = {"type": "RobertaProcessing", "trim_offsets": True}
             for role in ("cls", "sep"):
@@ -173,19 +179,20 @@ class ByteLevelBPETokenizer(PipelineTokenizer):
         return ByteLevelBPEInGraph
 
 
-def _pipeline(vocab, merges, add_prefix_space, qwen):
+def _pipeline(vocab, merges, add_prefix_space, name):
     prefix = {"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": True}
-    splits = {**prefix, "use_regex": not qwen}
-    if qwen:
-        pattern = {"type": "Split", "pattern": {"Regex": QWEN_PATTERN}}
+    splits = {**prefix, "use_regex": PATTERNS[name] is None}
+    if PATTERNS[name] is not None:
+        pattern = {"type": "Split", "pattern": {"Regex": PATTERNS[name]}}
         pattern |= {"behavior": "Isolated", "invert": False}
         splits = {"type": "Sequence", "pretokenizers": [pattern, splits]}
     model = {"type": "BPE", "vocab": vocab, "merges": merges}
     model |= {"dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False}
     model |= {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
+    model |= {"ignore_merges": name == "Llama3"}
     return {
         **{"version": "1.0", "truncation": None, "padding": None, "added_tokens": []},
-        "normalizer": {"type": "NFC"} if qwen else None,
+        "normalizer": {"type": "NFC"} if name == "Qwen2" else None,
         "pre_tokenizer": splits,
         "post_processor": None,
         "decoder": {**prefix, "use_regex": True},

@@ -24,6 +24,16 @@ VARINT, BYTES, FIXED32 = 0, 2, 5  # how a protobuf field is written
 SIZES = {1: 8, FIXED32: 4}
 PARTS = ("pieces", "trainer_spec", "normalizer_spec")  # ModelProto's fields 1 to 3
 
+# XLM-R's first tokens, where its SentencePiece file has `<unk>`, `<s>` and `</s>`.
+FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
+
+# What `as_sentencepiece` adds to a table.
+NORMAL_FORM = {"type": "NFC"}
+SINGLE_SPACES = [
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+]
+
 # The order in which Hugging Face's classes add special tokens that are no pieces.
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -178,38 +188,76 @@ def llama_model(pipeline, special):
     return _model_proto(pieces, trainer, normalizer)
 
 
-def t5_model(pipeline, special):
+def unigram_model(pipeline, special):
     """Gives the SentencePiece file of a unigram model that does what a pipeline says.
 
     Args:
         pipeline: dict, what a `tokenizer.json` holds.
-        special: dict from `"unk"`, `"eos"` and `"pad"` to the token of that role.
+        special: dict from `"unk"` and others to the token of that role.
 
     Returns:
-        bytes, a protobuf message of the type `ModelProto`, without the tokens that stand for spans;
-        None where SentencePiece can't say it.
+        bytes, a protobuf message of the type `ModelProto`, without the tokens that stand for spans,
+        and with the first and last ones of XLM-R as they were before fairseq's came; None where
+        SentencePiece can't say it: it has no other steps than those of its table.
 
     References:
         As of `llama_model`.
     """
     model = pipeline["model"]
     steps = flat(pipeline.get("normalizer"), "normalizers")
-    others = {step["type"] for step in steps} - {"Precompiled"}
-    if model["type"] != "Unigram" or others or not special.keys() >= {"unk", "eos", "pad"}:
+    steps = [step for step in steps if step not in (NORMAL_FORM, *SINGLE_SPACES)]
+    said = [step["type"] for step in steps]
+    if model["type"] != "Unigram" or said not in ([], ["Precompiled"]) or "unk" not in special:
         return None
     charsmap = base64.b64decode(steps[0]["precompiled_charsmap"]) if steps else b""
-    kinds = {special[role]: CONTROL for role in ("eos", "pad")} | {special["unk"]: UNKNOWN}
+    vocab, unk_id = model["vocab"], model["unk_id"]
+    if [text for text, _ in vocab[: len(FAIRSEQ)]] == [*FAIRSEQ]:
+        vocab = [(text, 0.0) for text in ("<unk>", "<s>", "</s>")] + vocab[len(FAIRSEQ) : -1]
+        unk_id = 0
+    types = dict.fromkeys(special.values(), CONTROL) | {special["unk"]: UNKNOWN}
     pieces = [
-        _field(1, text.encode()) + _field(2, float(score)) + _field(3, kinds.get(text, NORMAL))
-        for text, score in model["vocab"]
+        _field(1, text.encode()) + _field(2, float(score)) + _field(3, types.get(text, NORMAL))
+        for text, score in vocab
         if not text.startswith("<extra_id_")
     ]
-    names = {45: special["unk"], 47: special["eos"], 48: special["pad"]}
-    trainer = [_field(3, UNIGRAM), _field(4, len(pieces)), _field(40, model["unk_id"])]
-    trainer += [_field(number, text.encode()) for number, text in names.items()]
+    numbers = {"unk": 45, "bos": 46, "eos": 47, "pad": 48}  # the names, of TrainerSpec
+    trainer = [_field(3, UNIGRAM), _field(4, len(pieces)), _field(40, unk_id)]
+    trainer += [
+        _field(number, special[role].encode())
+        for role, number in numbers.items()
+        if role in special
+    ]
     # Of NormalizerSpec: a space before the text, of several one, and written as ▁.
     normalizer = [_field(1, b"nmt_nfkc"), _field(2, charsmap), *(_field(i, 1) for i in (3, 4, 5))]
     return _model_proto(pieces, trainer, normalizer)
+
+
+def as_sentencepiece(pipeline):
+    """Makes a pipeline that does as Hugging Face's class one that does as SentencePiece itself.
+
+    Of a unigram model's steps only the table stays, and of several spaces one. The normal form C
+    comes first: where SentencePiece finds several characters in its table, the `tokenizers` package
+    often finds but the first. What its user has defined, the model finds as pieces. Of byte-pair
+    encoding, a space is put before each text, as in the published `tokenizer.json` of LLaMA 2.
+
+    Args:
+        pipeline: dict, as `read_pipeline` gives it.
+
+    Returns:
+        dict.
+    """
+    if pipeline["model"]["type"] == "BPE":
+        steps = [{"type": "Prepend", "prepend": "▁"}, _replace(" ", "▁")]
+        return {**pipeline, "normalizer": _sequence(steps), "pre_tokenizer": None}
+    steps = flat(pipeline["normalizer"], "normalizers")
+    steps = [step for step in steps if step["type"] == "Precompiled"]
+    steps = [NORMAL_FORM, *steps, *SINGLE_SPACES] if steps else SINGLE_SPACES
+    return {
+        **pipeline,
+        "normalizer": _sequence(steps),
+        "pre_tokenizer": _metaspace("always", split=True),
+        "added_tokens": [token for token in pipeline["added_tokens"] if token["special"]],
+    }
 
 
 def _model_proto(pieces, trainer, normalizer):
@@ -405,7 +453,7 @@ def _t5(model, config):
 
 def _xlm_roberta(model, config):
     """With the first ids of fairseq, where the model was trained, and its last one."""
-    first = [(token, 0.0, NORMAL) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    first = [(token, 0.0, NORMAL) for token in FAIRSEQ]
     pieces = [*first, *model.pieces[3:], ("<mask>", 0.0, NORMAL)]
     model = model._replace(pieces=pieces, unk_id=3)
     return model, _words(_charsmap(model), _has_prefix(config))
@@ -428,10 +476,14 @@ def _words(steps, prefix):
     metaspace = _metaspace("always" if prefix else "never", split=True)
     cut = [{"type": "WhitespaceSplit"}, metaspace]
     return {
-        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
+        "normalizer": _sequence(steps) if steps else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": cut},
         "decoder": metaspace,
     }
+
+
+def _sequence(steps):
+    return {"type": "Sequence", "normalizers": steps}
 
 
 def _has_prefix(config):
