@@ -44,14 +44,21 @@ UNSAID = {
     *("pad_id", "position_offset", "max_length"),
 }
 
+
+def _attention(theirs):
+    names = {"query_dense": "query", "key_dense": "key", "value_dense": "value"}
+    names["combine_heads"] = "output"
+    return {f"att.{ours}": theirs.format(name) for ours, name in names.items()}
+
+
+def _cross(attention):
+    return {f"cross_{ours}": theirs.replace("self", "cross") for ours, theirs in attention.items()}
+
+
 # Within a layer of theirs, by its class: our layer, and their attribute.
-_ATTENTION = {
-    "att.query_dense": "_self_attention_layer/query_dense",
-    "att.key_dense": "_self_attention_layer/key_dense",
-    "att.value_dense": "_self_attention_layer/value_dense",
-    "att.combine_heads": "_self_attention_layer/output_dense",
-}
-_OWN_ATTENTION = {ours: theirs.replace("/", "/_") for ours, theirs in _ATTENTION.items()}
+_ATTENTION = _attention("_self_attention_layer/{}_dense")
+_OWN_ATTENTION = _attention("_self_attention_layer/_{}_dense")
+_T5_ATTENTION = _attention("self_attention/{}_projector")
 _BLOCK = {
     **_ATTENTION,
     "layernorm1": "_self_attention_layer_norm",
@@ -59,7 +66,7 @@ _BLOCK = {
     "ffn.layers.1": "_feedforward_output_dense",
     "layernorm2": "_feedforward_layer_norm",
 }
-_CROSS = {f"cross_{ours}": theirs.replace("_self", "_cross") for ours, theirs in _ATTENTION.items()}
+_LLAMAS = ("llama", "mistral", "qwen", "qwen3")
 _LLAMA_BLOCK = {
     **_OWN_ATTENTION,
     "att.query_norm": "_self_attention_layer/_query_dense_layer_norm",
@@ -70,19 +77,17 @@ _LLAMA_BLOCK = {
     "ffn.project": "_feedforward_output_dense",
     "norm2": "_feedforward_layernorm",
 }
-_T5_ATTENTION = {
-    "att.query_dense": "self_attention/query_projector",
-    "att.key_dense": "self_attention/key_projector",
-    "att.value_dense": "self_attention/value_projector",
-    "att.combine_heads": "self_attention/output_projector",
-}
 INNER = {
     "token_and_position_embedding": {
         "token_emb": "token_embedding",
         "pos_emb": "position_embedding",
     },
     "transformer_encoder": _BLOCK,
-    "transformer_decoder": {**_BLOCK, **_CROSS, "cross_layernorm": "_cross_attention_layer_norm"},
+    "transformer_decoder": {
+        **_BLOCK,
+        **_cross(_ATTENTION),
+        "cross_layernorm": "_cross_attention_layer_norm",
+    },
     "bloom_decoder": {
         **_OWN_ATTENTION,
         "layernorm1": "_pre_attention_layernorm",
@@ -90,13 +95,10 @@ INNER = {
         "ffn.layers.1": "_mlp_output_dense",
         "layernorm2": "_post_attention_layernorm",
     },
-    "llama_transformer_decoder": _LLAMA_BLOCK,
-    "mistral_transformer_decoder": _LLAMA_BLOCK,
-    "qwen_transformer_decoder": _LLAMA_BLOCK,
-    "qwen3_transformer_decoder": _LLAMA_BLOCK,
+    **{f"{name}_transformer_decoder": _LLAMA_BLOCK for name in _LLAMAS},
     "t5_transformer_layer": {
         **_T5_ATTENTION,
-        **{f"cross_{x}": theirs.replace("self", "cross") for x, theirs in _T5_ATTENTION.items()},
+        **_cross(_T5_ATTENTION),
         "layernorm1": "self_attention_layer_norm",
         "cross_layernorm": "cross_attention_layer_norm",
         "layernorm2": "layer_norm",
@@ -173,7 +175,6 @@ _ENCODER_IN_ONE = {
     "backbone.blocks": "transformer_encoder",
 }
 _DECODER = {
-    **_ENCODER,
     "backbone.blocks": "transformer_decoder",
     "backbone.final_norm": "layer_normalization",
 }
@@ -204,17 +205,10 @@ _SEQ2SEQ_LM = {"seq2seq_lm": Task("Seq2SeqLM", "seq_2_seq_lm")}
 
 
 def _tasks(activation="gelu", learning_rate=5e-5, **pooler):
-    layers = {**pooler, "classifier": "dense"}
+    layers, fixed = {**pooler, "classifier": "dense"}, {"activation": activation, "epsilon": 1e-5}
     return {
-        "text_classifier": Task(
-            "TextClassifier", "text_classifier", layers, learning_rate=learning_rate
-        ),
-        "masked_lm": Task(
-            "MaskedLM",
-            "masked_lm",
-            {"": "masked_lm_head"},
-            {"activation": activation, "epsilon": 1e-5},
-        ),
+        "text_classifier": Task("TextClassifier", "text_classifier", layers, {}, learning_rate),
+        "masked_lm": Task("MaskedLM", "masked_lm", {"": "masked_lm_head"}, fixed),
     }
 
 
@@ -240,10 +234,8 @@ def _write_t5(fields):
 
 
 _APPROXIMATE_GELU = {
-    "module": "builtins",
-    "class_name": "function",
+    **{"module": "builtins", "class_name": "function", "registered_name": "function"},
     "config": "keras_hub>gelu_approximate",
-    "registered_name": "function",
 }
 
 
@@ -321,25 +313,19 @@ PRESETS = {
         "Albert", "albert", {**_WITH_SEGMENTS, **_WIDTH}, _TANH, {**_ENCODER, **_POOLER},
         _tasks("gelu_tanh", 1e-5), {"num_groups": 1, "num_inner_repetitions": 1},
     ),
-    "gpt2": Preset("GPT2", "gpt2", _FIELDS, {**_TANH, "epsilon": 1e-5}, _DECODER, _CAUSAL_LM),
+    "gpt2": Preset(
+        "GPT2", "gpt2", _FIELDS, {**_TANH, "epsilon": 1e-5}, {**_ENCODER, **_DECODER}, _CAUSAL_LM
+    ),
     "opt": Preset(
         "OPT", "opt", _FIELDS, dict(activation="relu", norm_first=True),
-        {
-            **_ENCODER_IN_ONE,
-            "backbone.blocks": "transformer_decoder",
-            "backbone.final_norm": "layer_normalization",
-        },
-        _CAUSAL_LM,
+        {**_ENCODER_IN_ONE, **_DECODER}, _CAUSAL_LM,
     ),
     "bloom": Preset(
         "Bloom", "bloom",
         {"vocabulary_size": "vocab_size", **_SIZES, "layer_norm_epsilon": "epsilon"}, {},
-        {**_DECODER, "backbone.blocks": "bloom_decoder"}, _CAUSAL_LM,
+        {**_ENCODER, **_DECODER, "backbone.blocks": "bloom_decoder"}, _CAUSAL_LM,
     ),
-    "bart": Preset(
-        "Bart", "bart", _FIELDS, {}, _ENCODER_DECODER,
-        _SEQ2SEQ_LM, read=_as_deep,
-    ),
+    "bart": Preset("Bart", "bart", _FIELDS, {}, _ENCODER_DECODER, _SEQ2SEQ_LM, read=_as_deep),
     "t5": Preset(
         "T5", "t5",
         {"vocabulary_size": "vocab_size", **_SIZES, "key_value_dim": "projection_dim",
