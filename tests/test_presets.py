@@ -608,12 +608,26 @@ def test_tokenizers_that_keras_hub_does_not_have(with_tokenizer, caplog, family,
     assert load_preset_tokenizer(place, family) is None
 
 
-def test_special_tokens_of_llama_3():
-    tokenizer = load_preset_tokenizer(case("llama_bytes/causal_lm"), "llama")
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_special_tokens_of_llama_3(tmp_path, age):
+    shutil.copytree(case("llama_bytes/causal_lm"), tmp_path / "preset")
+    fields = read_json(tmp_path / "preset" / "tokenizer.json")
+    if age == "old":  # no preset listed them
+        del fields["config"]["unsplittable_tokens"]
+    (tmp_path / "preset" / "tokenizer.json").write_text(json.dumps(fields), encoding="utf-8")
+    tokenizer = load_preset_tokenizer(tmp_path / "preset", "llama")
     ids = {"<|begin_of_text|>": 262, "<|eot_id|>": 269, "<|reserved_266|>": 266}
     assert ids.items() <= tokenizer.special_vocab.items()
     assert tokenizer.decode([262, 257, 220, 261, 269]) == "the cat"
     assert 269 not in tokenizer.encode("<|eot_id|>")
+
+
+@pytest.mark.parametrize("vocab", ["{}", '{"a": 1000000000}'])
+def test_a_vocabulary_that_is_none(tmp_path, vocab):
+    shutil.copytree(case("llama_bytes/causal_lm"), tmp_path / "preset")
+    (tmp_path / "preset/assets/tokenizer/vocabulary.json").write_text(vocab)
+    with pytest.raises(ValueError, match="`bos_token` must be in the vocabulary"):
+        load_preset_tokenizer(tmp_path / "preset", "llama")
 
 
 def test_tokenizers_of_other_kinds_are_logged(tmp_path, caplog):

@@ -164,7 +164,7 @@ def load_preset_tokenizer(folder, family):
 def _byte_level_bpe(name, vocab, merges, fields):
     kind, said, needed = BYTE_LEVEL_BPE[name]
     ids = set(vocab.values())
-    last = min(max(ids), 2 * len(ids))  # of a broken file
+    last = min(max(ids, default=0), 2 * len(ids))  # fewer than that, if the file is whole
     special = {f"{RESERVED}{i}|>": i for i in range(last) if i not in ids}
     tokens = {*(fields.get("unsplittable_tokens") or ()), *needed.split()} & vocab.keys()
     special |= {token: vocab[token] for token in tokens}
