@@ -51,6 +51,17 @@ def test_equals_numpy(changes):
     np.testing.assert_allclose(model.predict(inputs, verbose=0), expected, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "changes", [dict(), dict(norm_first=True), dict(positions="alibi")], ids=str
+)
+def test_rows_alone(changes, training):
+    model, inputs = made(rate=0.0, attention_rate=0.0, **changes), batch()
+    rows = np.array([[0, 3], [1, 0], [0, 0], [6, 5]], "int32")
+    expected = np.take_along_axis(np.array(model(inputs)), rows[..., np.newaxis], axis=1)
+    np.testing.assert_allclose(model(inputs, training=training, rows=rows), expected, atol=1e-6)
+
+
 def test_padding_is_not_seen():
     model, inputs = made(), batch()
     real = inputs["padding_mask"] == 1

@@ -9,6 +9,7 @@ from kerasllm.layers import (
     TokenAndPositionEmbedding,
     TransformerBlock,
     padding_bias,
+    rows_at,
 )
 
 
@@ -32,10 +33,12 @@ class Transformer(Backbone):
             tokens from `position` on, and `padding_mask` is `(batch, max_length)`, over the whole
             cache: 1 for every real token so far and now (None for all), whatever comes later.
         position: scalar int32: index of the first of `token_ids` in the cache.
+        rows: int32 `(batch, taken)`: positions whose hidden states are wanted; None for all. Not
+            together with a cache.
 
     Returns:
-        float `(batch, length, embed_dim)`: the hidden states after the last block; with a `cache`,
-        the pair of that and the new cache.
+        float `(batch, length, embed_dim)`, or `(batch, taken, embed_dim)`: the hidden states after
+        the last block; with a `cache`, the pair of that and the new cache.
 
     Raises:
         TypeError: `config` is no `TransformerConfig`.
@@ -115,7 +118,12 @@ class Transformer(Backbone):
                 epsilon=config.epsilon, dtype=dtype, name="final_norm"
             )
 
-    def _forward(self, inputs, cache=None, position=0):
+    def call(self, inputs, training=None, mask=None, cache=None, position=0, rows=None):
+        if rows is None:
+            return super().call(inputs, training, mask, cache=cache, position=position)
+        return self._forward(inputs, rows=rows)[0]
+
+    def _forward(self, inputs, cache=None, position=0, rows=None):
         padding_mask, length = self._keys(inputs, cache)
         counted = padding_mask if self.embedding.positions == "counted" else None
         x = self.embedding(
@@ -127,8 +135,13 @@ class Transformer(Backbone):
         if self.cross_attention:
             options["context_bias"] = padding_bias(inputs["context_mask"])
             options["context"] = inputs.get("context")
-        x, cache = self._through_blocks(x, [options] * len(self.blocks), cache, position)
-        return self._finish(x), cache
+        options = [options] * len(self.blocks)
+        # Of the other rows, the last block needs keys and values alone.
+        early = rows is not None and options[-1]["attention_bias"].shape[2] == 1
+        if early:
+            options[-1] = {**options[-1], "rows": rows}
+        x, cache = self._through_blocks(x, options, cache, position)
+        return self._finish(x if early else rows_at(x, rows)), cache
 
     def _finish(self, x):
         return x if self.final_norm is None else self.final_norm(x)

@@ -15,7 +15,7 @@ from kerasllm.layers.position import RotaryPositions, alibi_bias, sinusoids
 from kerasllm.layers.quick_steps import quick_steps
 from kerasllm.layers.recurrent_block import RecurrentBlock, RecurrentCell
 from kerasllm.layers.t5_block import RelativeAttentionBias, T5Attention, T5Block
-from kerasllm.layers.transformer_block import TransformerBlock, activation_function
+from kerasllm.layers.transformer_block import TransformerBlock, activation_function, rows_at
 
 __all__ = [
     "AttentionBias",
@@ -40,5 +40,6 @@ __all__ = [
     "padding_bias",
     "quick_steps",
     "recorded_attention",
+    "rows_at",
     "sinusoids",
 ]

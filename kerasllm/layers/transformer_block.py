@@ -56,6 +56,29 @@ def activation_function(name):
     return {"gelu": gelu, "gelu_tanh": gelu_tanh}.get(name) or keras.activations.get(name)
 
 
+def rows_at(x, positions):
+    """Take rows of each sequence by their positions.
+
+    Args:
+        x: `(batch, length, width)`.
+        positions: int `(batch, taken)`, or None for all rows.
+
+    Returns:
+        `(batch, taken, width)`.
+
+    Example:
+        >>> np.array(rows_at(np.arange(6).reshape(1, 3, 2), np.array([[2, 0]]))).tolist()
+        [[[4, 5], [0, 1]]]
+    """
+    if positions is None:
+        return x
+    batch, length = ops.shape(x)[0], ops.shape(x)[1]
+    first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
+    # Whole rows at once: `take_along_axis` would gather number by number.
+    flat = ops.reshape(x, (-1, x.shape[-1]))
+    return ops.take(flat, first + ops.cast(positions, "int32"), axis=0)
+
+
 @keras.saving.register_keras_serializable(package="kerasllm")
 class TransformerBlock(keras.layers.Layer):
     """Attention and feed-forward network, each with dropout, residual sum and LayerNorm.
@@ -84,10 +107,13 @@ class TransformerBlock(keras.layers.Layer):
             the tokens before `position`, or None. With `cross_attention` two more follow, those of
             the context, and `context` itself is not needed.
         position: scalar int32 or None: index of the first token of `inputs` in the cache.
+        rows: int32 `(batch, taken)`: which rows are wanted, None for all. The others are only
+            attended to, which saves most of the work. `attention_bias` is then the same for all.
         training: bool, whether dropout is on.
 
     Returns:
-        float `(batch, length, embed_dim)`; with a `cache`, the pair of that and the cache.
+        float `(batch, length, embed_dim)`, or `(batch, taken, embed_dim)` with `rows`; with a
+        `cache`, the pair of that and the cache.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or `context` does not go with
@@ -199,6 +225,7 @@ class TransformerBlock(keras.layers.Layer):
         context_bias=None,
         cache=None,
         position=None,
+        rows=None,
         training=None,
     ):
         self._check_context(context, cache)
@@ -207,7 +234,12 @@ class TransformerBlock(keras.layers.Layer):
         def attend(x):
             nonlocal own
             x = self.att(
-                x, attention_bias=attention_bias, cache=own, position=position, training=training
+                rows_at(x, rows),
+                None if rows is None else x,
+                attention_bias=attention_bias,
+                cache=own,
+                position=position,
+                training=training,
             )
             x, own = (x, None) if cache is None else x
             return self.dropout1(x, training=training)
@@ -222,7 +254,7 @@ class TransformerBlock(keras.layers.Layer):
         def transform(x):
             return self.dropout2(self.ffn(x), training=training)
 
-        x = self._residual(inputs, attend, self.layernorm1)
+        x = self._residual(inputs, attend, self.layernorm1, rows)
         if self.cross_attention:
             x = self._residual(x, attend_to_context, self.cross_layernorm)
         x = self._residual(x, transform, self.layernorm2)
@@ -241,10 +273,10 @@ class TransformerBlock(keras.layers.Layer):
                 f"{len(cache)} tensors."
             )
 
-    def _residual(self, x, sublayer, layernorm):
+    def _residual(self, x, sublayer, layernorm, rows=None):
         if self.norm_first:
-            return x + sublayer(layernorm(x))
-        return layernorm(x + sublayer(x))
+            return rows_at(x, rows) + sublayer(layernorm(x))
+        return layernorm(rows_at(x, rows) + sublayer(x))
 
     def compute_output_shape(self, inputs_shape, context_shape=None):
         return inputs_shape

@@ -3,7 +3,6 @@
 import logging
 
 import keras
-from keras import ops
 
 from kerasllm import families
 from kerasllm.layers import Dense, activation_function
@@ -98,12 +97,12 @@ class MaskedLM(Pretrained):
     def call(self, inputs, training=None, mask=None, masked_positions=None, **options):
         if masked_positions is None:
             return super().call(inputs, training=training, mask=mask, **options)
-        hidden_states = self.backbone(inputs, training=training)
-        return self._head(hidden_states, inputs, masked_positions)
+        return self._head_at(masked_positions, inputs, training)
 
-    def _head(self, hidden_states, inputs, masked_positions=None):
-        if masked_positions is not None:
-            hidden_states = rows_at(hidden_states, masked_positions)
+    def _head_at(self, positions, inputs, training):
+        return self._head(self.backbone(inputs, training=training, rows=positions), inputs)
+
+    def _head(self, hidden_states, inputs):
         return self.logits(self.layernorm(self.transform(hidden_states)))
 
     def get_config(self):
@@ -126,24 +125,3 @@ class MaskedLM(Pretrained):
                 "%s gives the head of this family %s where this model has %s: logits will differ.",
                 *(library, theirs, ours),
             )
-
-
-def rows_at(x, positions):
-    """Take rows of each sequence by their positions.
-
-    Args:
-        x: `(batch, length, width)`.
-        positions: int `(batch, taken)`.
-
-    Returns:
-        `(batch, taken, width)`.
-
-    Example:
-        >>> np.array(rows_at(np.arange(6).reshape(1, 3, 2), np.array([[2, 0]]))).tolist()
-        [[[4, 5], [0, 1]]]
-    """
-    batch, length = ops.shape(x)[0], ops.shape(x)[1]
-    first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
-    # Whole rows at once: `take_along_axis` would gather number by number.
-    flat = ops.reshape(x, (-1, x.shape[-1]))
-    return ops.take(flat, first + ops.cast(positions, "int32"), axis=0)

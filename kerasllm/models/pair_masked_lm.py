@@ -1,6 +1,7 @@
 """A backbone with BERT's two heads of pretraining: masked tokens, and how two texts belong."""
 
 import keras
+from keras import ops
 
 from kerasllm.layers import Dense, activation_function
 from kerasllm.models.masked_lm import MaskedLM
@@ -53,7 +54,14 @@ class PairMaskedLM(MaskedLM):
         )
         self.pair = Dense(2, kernel_initializer=self._initializer(), dtype="float32", name="pair")
 
-    def _head(self, hidden_states, inputs, masked_positions=None):
-        pooled = self.pooler(hidden_states[:, 0, :])  # (batch, embed_dim)
-        tokens = super()._head(hidden_states, inputs, masked_positions)
-        return {"tokens": tokens, "pair": self.pair(pooled)}
+    def _head_at(self, positions, inputs, training):
+        rows = ops.concatenate([ops.zeros_like(positions[:, :1]), positions], axis=1)
+        hidden_states = self.backbone(inputs, training=training, rows=rows)
+        return self._heads(hidden_states[:, 0, :], hidden_states[:, 1:, :], inputs)
+
+    def _head(self, hidden_states, inputs):
+        return self._heads(hidden_states[:, 0, :], hidden_states, inputs)
+
+    def _heads(self, first, hidden_states, inputs):
+        tokens = super()._head(hidden_states, inputs)
+        return {"tokens": tokens, "pair": self.pair(self.pooler(first))}
