@@ -60,6 +60,8 @@ def test_rows_alone(changes, training):
     rows = np.array([[0, 3], [1, 0], [0, 0], [6, 5]], "int32")
     expected = np.take_along_axis(np.array(model(inputs)), rows[..., np.newaxis], axis=1)
     np.testing.assert_allclose(model(inputs, training=training, rows=rows), expected, atol=1e-6)
+    first = model(inputs, training=training, rows=slice(0, 1))
+    np.testing.assert_allclose(first, np.array(model(inputs))[:, :1], atol=1e-6)
 
 
 def test_padding_is_not_seen():

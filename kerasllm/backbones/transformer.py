@@ -8,6 +8,7 @@ from kerasllm.layers import (
     AttentionBias,
     TokenAndPositionEmbedding,
     TransformerBlock,
+    is_recorded,
     padding_bias,
     rows_at,
 )
@@ -33,8 +34,8 @@ class Transformer(Backbone):
             tokens from `position` on, and `padding_mask` is `(batch, max_length)`, over the whole
             cache: 1 for every real token so far and now (None for all), whatever comes later.
         position: scalar int32: index of the first of `token_ids` in the cache.
-        rows: int32 `(batch, taken)`: positions whose hidden states are wanted; None for all. Not
-            together with a cache.
+        rows: int32 `(batch, taken)`, or a slice: positions whose hidden states are wanted; None for
+            all. Not together with a cache.
 
     Returns:
         float `(batch, length, embed_dim)`, or `(batch, taken, embed_dim)`: the hidden states after
@@ -137,7 +138,8 @@ class Transformer(Backbone):
             options["context"] = inputs.get("context")
         options = [options] * len(self.blocks)
         # Of the other rows, the last block needs keys and values alone.
-        early = rows is not None and options[-1]["attention_bias"].shape[2] == 1
+        alike = options[-1]["attention_bias"].shape[2] == 1
+        early = rows is not None and alike and not is_recorded()
         if early:
             options[-1] = {**options[-1], "rows": rows}
         x, cache = self._through_blocks(x, options, cache, position)
@@ -145,6 +147,10 @@ class Transformer(Backbone):
 
     def _finish(self, x):
         return x if self.final_norm is None else self.final_norm(x)
+
+    def compute_output_spec(self, inputs, training=None, mask=None, rows=None):
+        states = super().compute_output_spec(inputs, training, mask)
+        return keras.KerasTensor(rows_at(states, rows).shape, dtype=states.dtype)
 
     def make_cache(self, batch_size, max_length=None, context=None, padding=0):
         """Make an empty cache of keys and values, for `call`.

@@ -4,6 +4,7 @@ from kerasllm.layers.attention import (
     AttentionBias,
     MultiHeadSelfAttention,
     causal_bias,
+    is_recorded,
     padding_bias,
     recorded_attention,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "activation_function",
     "alibi_bias",
     "causal_bias",
+    "is_recorded",
     "padding_bias",
     "quick_steps",
     "recorded_attention",

@@ -105,6 +105,11 @@ def recorded_attention():
         _recorded.reset(token)
 
 
+def is_recorded():
+    """Whether the weights of attention are kept, of all queries."""
+    return _recorded.get() is not None
+
+
 def dot_product_attention(query, key, value, attention_bias=None, dropout=None, scale=None):
     """Weigh `value` by the softmax of the scaled products of `query` and `key`.
 

@@ -61,7 +61,7 @@ def rows_at(x, positions):
 
     Args:
         x: `(batch, length, width)`.
-        positions: int `(batch, taken)`, or None for all rows.
+        positions: int `(batch, taken)`, a slice, the same for all sequences, or None for all rows.
 
     Returns:
         `(batch, taken, width)`.
@@ -72,6 +72,8 @@ def rows_at(x, positions):
     """
     if positions is None:
         return x
+    if isinstance(positions, slice):
+        return x[:, positions, :]
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
     # Whole rows at once: `take_along_axis` would gather number by number.
@@ -107,8 +109,8 @@ class TransformerBlock(keras.layers.Layer):
             the tokens before `position`, or None. With `cross_attention` two more follow, those of
             the context, and `context` itself is not needed.
         position: scalar int32 or None: index of the first token of `inputs` in the cache.
-        rows: int32 `(batch, taken)`: which rows are wanted, None for all. The others are only
-            attended to, which saves most of the work. `attention_bias` is then the same for all.
+        rows: which rows are wanted, as for `rows_at`, None for all. The others are only attended
+            to, which saves most of the work. `attention_bias` is then the same for all.
         training: bool, whether dropout is on.
 
     Returns:

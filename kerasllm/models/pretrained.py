@@ -115,7 +115,7 @@ class Pretrained(keras.Model):
             self.special_ids = {**self.reread, **_ids_of(tokenizer), **self.special_ids}
             inputs = {name: inputs[name] for name in ("token_ids", "padding_mask")}
             read = {**inputs, **shifted_right(inputs, self.special_ids["decoder_start"])}
-        super().__init__(inputs=inputs, outputs=self._head(self.backbone(read), inputs), **kwargs)
+        super().__init__(inputs=inputs, outputs=self._head(self._states(read), inputs), **kwargs)
         _check_vocabulary(tokenizer, self.config.vocab_size)
         self.tokenizer = tokenizer
         self.lora = None
@@ -154,6 +154,10 @@ class Pretrained(keras.Model):
             dtype=self.backbone.dtype_policy,
             name="logits",
         )
+
+    def _states(self, inputs):
+        """The hidden states that the head asks for."""
+        return self.backbone(inputs)
 
     def _head(self, hidden_states, inputs):
         """From hidden states to the model's output; every subclass has its own."""

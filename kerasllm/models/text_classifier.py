@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasllm.backbones import Transformer
 from kerasllm.layers import Dense, Dropout, activation_function
 from kerasllm.layers.attention import MASKED
 from kerasllm.models.classifier import Classifier
@@ -114,6 +115,11 @@ class TextClassifier(Classifier):
             dtype="float32",
             name="classifier",
         )
+
+    def _states(self, inputs):
+        if self.token == "first" and isinstance(self.backbone, Transformer):
+            return self.backbone(inputs, rows=slice(0, 1))
+        return super()._states(inputs)
 
     def _head(self, hidden_states, inputs):
         x = self._pooled(hidden_states, **inputs)  # (batch, embed_dim)
