@@ -43,6 +43,21 @@ TEMPLATES = {
 {% endif %}
 {% endfor %}""",
 }
+# Leaves out what the assistant thought, and tells what a tool said from what a user did.
+TEMPLATES["qwen3"] = """{%- for m in messages %}
+{%- if m.content.startswith('<tool>') and m.content.endswith('</tool>') %}
+    {%- set name = 'tool' %}
+{%- else %}
+    {%- set name = m.role %}
+{%- endif %}
+{%- if m.role == 'assistant' and '</think>' in m.content %}
+    {%- set said = m.content.split('</think>')[-1].lstrip('\\n') %}
+{%- else %}
+    {%- set said = m.content %}
+{%- endif %}
+{{- '<|im_start|>' + name + '\\n' + said + '<|im_end|>\\n' }}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}"""
 TOKENS = {"bos": "<s>", "eos": "</s>"}
 CONTENTS = ("Hi!", " a", "two\nlines \n", "好 🌻", "{{ x }}", "\n\n- one", "\u00a0e\u0301\u2003")
 
@@ -55,7 +70,8 @@ def conversation(rng):
 
 def test_a_conversation_as_text():
     said = [{"role": "system", "content": "Be."}, {"role": "user", "content": " Hi "}]
-    texts = {name: render(template, said, TOKENS) for name, template in TEMPLATES.items()}
+    names = ("qwen", "llama", "zephyr")
+    texts = {name: render(TEMPLATES[name], said, TOKENS) for name in names}
     assert texts == {
         "qwen": "<|im_start|>system\nBe.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n"
         "<|im_start|>assistant\n",
@@ -87,6 +103,31 @@ def test_strings_write_what_the_template_writes(name):
     for roles in ([], ["system"], ["user", "assistant"], ["user", "system", "user"]):
         with pytest.raises(ValueError, match="`messages` must be in an order"):
             strings.parts(roles, ["x"] * len(roles))
+
+
+def test_what_a_template_looks_for_in_a_content_is_refused(family):  # noqa: F811
+    strings = ChatStrings(TEMPLATES["qwen3"], TOKENS)
+    assert strings.sought == ("</think>", "<tool>")
+    assert [ChatStrings(TEMPLATES[name], TOKENS).sought for name in ("qwen", "llama")] == [(), ()]
+    roles, thought = ["user", "assistant", "user"], "Hm.\n</think>\n\nNo."
+    with pytest.raises(ValueError, match="must not hold '</think>', which the chat template"):
+        strings.parts(roles, ["Why?", thought, "Oh."])
+    tokenizer = family("qwen2").tokenizer
+    tokenizer.chat_template = TEMPLATES["qwen3"]
+    graph = tokenizer.in_graph()
+    said = ["Why?", "No.", "Oh."]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, said)]
+    assert graph.chat(roles, said).to_list() == [tokenizer.encode_chat(messages)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must not hold '</think>'"):
+        graph.chat(roles, ["Why?", thought, "Oh."])
+
+
+def test_a_graph_keeps_the_day(family, caplog):  # noqa: F811
+    tokenizer = family("qwen2").tokenizer
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + TEMPLATES["zephyr"]
+    with caplog.at_level("WARNING"):
+        tokenizer.in_graph().chat(["user"], ["Hi!"])
+    assert "it stays the day on which it is made" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -587,6 +587,7 @@ def test_in_half_precision(dtype, tokenizer):
         (dict(temperature=-1.0), "`temperature` must be at least 0"),
         (dict(temperature=float("nan")), "`temperature` must be at least 0"),
         (dict(top_k=-1), "`top_k` must be at least 0"),
+        (dict(top_k=2**31), "`top_k` must be at most 2147483647. Received: 2147483648"),
         (dict(top_p=0.0), "`top_p` must be more than 0 and at most 1"),
         (dict(top_p=[0.5, 1.5]), "`top_p` must be more than 0"),
         (dict(min_p=1.1), "`min_p` must be from 0 to 1"),

@@ -50,6 +50,7 @@ WHOLE = (  # numbers without a fraction
     "max_new_tokens", "min_new_tokens", "top_k", "no_repeat_ngram_size", "num_beams",
     "num_sequences", "seed",
 )  # fmt: skip
+MOST = np.iinfo("int32").max  # of those but the seed
 OF_ALL = ("num_beams", "num_sequences")  # numbers that are the same for all prompts
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or not yet
 CONTEXT = 64  # tokens of a prompt from which it is clear how the new ones are written: bytes too
@@ -536,6 +537,8 @@ def check_options(options):
         fits, rule = RULES.get(name, (np.isfinite, "finite"))
         if not np.all(fits(values)):
             raise ValueError(f"`{name}` must be {rule}. Received: {value!r}.")
+        if name in WHOLE and name != "seed" and np.any(values > MOST):
+            raise ValueError(f"`{name}` must be at most {MOST}. Received: {value!r}.")
 
 
 def _check_search(temperature, num_beams, num_sequences):

@@ -7,7 +7,7 @@ import random
 from datetime import datetime
 from typing import NamedTuple
 
-from jinja2 import TemplateError, ext
+from jinja2 import TemplateError, ext, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kerasllm.tokenizers.files import read, read_object
@@ -70,13 +70,24 @@ def render(template, messages, special_tokens, add_generation_prompt=True):
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template):
+    return _environment().from_string(template)
+
+
+def _environment():
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols]
     )
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
+    return environment
+
+
+def _sought(template):
+    """The strings that a template may look for in a content: those of comparisons and calls."""
+    places = _environment().parse(template).find_all((nodes.Compare, nodes.Call, nodes.Filter))
+    found = (const.value for place in places for const in place.find_all(nodes.Const))
+    return list(dict.fromkeys(value for value in found if isinstance(value, str) and value))
 
 
 def _refuse(message):
@@ -110,6 +121,8 @@ class ChatStrings:
     Attributes:
         between: dict from a pair of roles, `None` for the beginning and the end of the
             conversation, to `Between`. A pair that the template refuses is not there.
+        sought: tuple of str, what no content may hold, because the template looks for it and does
+            something else then: `</think>`, before which many leave out all.
 
     Raises:
         ValueError: the template is of another form.
@@ -133,6 +146,7 @@ class ChatStrings:
         if (None, "user") not in self.between:
             _unlike("it takes no message of the user alone")
         self._check(text_of)
+        self.sought = tuple(self._changing(_sought(template), text_of))
 
     def _learn(self, roles, text_of):
         contents = [f"<{i}:content>" for i in range(len(roles))]
@@ -160,12 +174,26 @@ class ChatStrings:
             roles = ["system"] * rng.randrange(2)
             roles += [*rng.choices(ROLES[1:], k=rng.randrange(6)), "user"]
             contents = rng.choices(words, k=len(roles))
-            try:
-                found = "".join(self.parts(roles, contents))
-            except ValueError:
+            if not self._takes(roles):
                 continue  # an error, whatever the template does
+            found = "".join(self._parts(roles, contents))
             if found != text_of(roles, contents):
                 _unlike(f"of {roles} and {contents} it makes something else than {found!r:.200}")
+
+    def _changing(self, strings, text_of):
+        """Those strings that change what is written around a content, or of it."""
+        found = []
+        for first, last in itertools.product(["", *strings], repeat=2):
+            if {first, last} & {*found}:
+                continue
+            content = f"{first}x{last}"
+            for roles in (("user", "assistant", "user"), ("system", "user")):
+                contents = [content] * len(roles)
+                told = self._takes(roles) and "".join(self._parts(roles, contents))
+                if told and told != text_of(roles, contents):
+                    found.append(first or last)
+                    break
+        return found
 
     def parts(self, roles, contents):
         """What the template makes of a conversation: strings of its own and contents, in turn.
@@ -178,19 +206,35 @@ class ChatStrings:
             list of str, the first and the last of them the template's.
 
         Raises:
-            ValueError: the template doesn't take messages in this order.
+            ValueError: the template doesn't take messages in this order, or a content holds what is
+                `sought`.
         """
-        pairs = list(zip([None, *roles], [*roles, None]))
-        if not roles or not all(pair in self.between for pair in pairs):
+        if not self._takes(roles):
             raise ValueError(
                 "`messages` must be in an order that the chat template takes, the last one the "
                 f"user's. Received: {list(roles)}."
             )
-        between, parts = [self.between[pair] for pair in pairs], []
+        for string in self.sought:
+            if any(string in content for content in contents):
+                raise ValueError(
+                    f"`messages` must not hold {string!r}, which the chat template looks for."
+                )
+        return self._parts(roles, contents)
+
+    def _takes(self, roles):
+        return bool(roles) and all(pair in self.between for pair in _pairs(roles))
+
+    def _parts(self, roles, contents):
+        between, parts = [self.between[pair] for pair in _pairs(roles)], []
         for before, content, after in zip(between, contents, between[1:]):
             content = content.lstrip() if before.strips_after else content
             parts += [before.text, content.rstrip() if after.strips_before else content]
         return [*parts, between[-1].text]
+
+
+def _pairs(roles):
+    """The roles before and after each place where a template writes."""
+    return list(zip([None, *roles], [*roles, None]))
 
 
 def _rendered(template, special_tokens, roles, contents):

@@ -1,10 +1,15 @@
 """Conversations to token ids, inside a graph."""
 
+import logging
+import re
+
 import tensorflow as tf
 
 from kerasllm.tokenizers.chat import ROLES, Between, ChatStrings
 from kerasllm.tokenizers.patterns import white_space
 from kerasllm.tokenizers.splitting_in_graph import CUT, parts, valid
+
+logger = logging.getLogger("kerasllm")
 
 MARK = b"\xfe"  # before the id of a special token; no UTF-8 text holds it
 
@@ -23,6 +28,11 @@ class ChatInGraph(tf.Module):
     def __init__(self, tokenizer, graph):
         super().__init__(name="chat")
         strings = ChatStrings(tokenizer.chat_template, tokenizer.special_tokens)
+        if "strftime_now" in tokenizer.chat_template:
+            logger.warning(
+                "The chat template tells the day. In a graph it stays the day on which it is made."
+            )
+        self._sought = strings.sought
         places = (None, *ROLES)
         none = Between("", False, False)
         pairs = [[(a, b) for b in places] for a in places]
@@ -53,6 +63,10 @@ class ChatInGraph(tf.Module):
             ],
         )
         contents, space = valid(contents), f"[{white_space()}]+"
+        for string in self._sought:
+            holds = tf.strings.regex_full_match(contents, f"(?s).*{re.escape(string)}.*")
+            rule = f"`contents` must not hold {string!r}, which the chat template looks for."
+            tf.debugging.Assert(~tf.reduce_any(holds), [rule, "Received:", contents])
         for strips, edge in (
             (tf.gather_nd(self._strips_after, pairs[:-1]), f"^{space}"),
             (tf.gather_nd(self._strips_before, pairs[1:]), f"{space}$"),
