@@ -38,10 +38,11 @@ def batches(kind):
 
 
 def kerasllm(kind, work):
-    """The family's model here."""
+    """The family's model here, with the loss and optimizer of its task."""
     from kerasllm import CausalLM, Seq2SeqLM, TextClassifier
     from kerasllm.families import SIZES as NAMES
     from kerasllm.families import size_config
+    from kerasllm.tasks import causal_lm, text_classification
     from kerasllm.training import AdamW
 
     family = CLASSES[kind]
@@ -54,7 +55,8 @@ def kerasllm(kind, work):
         model = TextClassifier(2, config, family=family)
     else:
         model = (CausalLM if kind == "decoder" else Seq2SeqLM)(config, family=family)
-    return _keras_work(model, AdamW(LEARNING_RATE), batches(kind), work)
+    loss = text_classification.loss if kind == "encoder" else causal_lm.loss
+    return _keras_work(model, AdamW(LEARNING_RATE), loss(), batches(kind), work)
 
 
 def keras_nlp(kind, work):
@@ -80,15 +82,15 @@ def keras_nlp(kind, work):
     data = batches(kind)
     if kind == "encoder_decoder":
         data = [({_sided(name): value for name, value in x.items()}, y) for x, y in data]
-    return _keras_work(model, keras.optimizers.AdamW(LEARNING_RATE), data, work)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return _keras_work(model, keras.optimizers.AdamW(LEARNING_RATE), loss, data, work)
 
 
 def _sided(name):
     return name if name.startswith("decoder_") else f"encoder_{name}"
 
 
-def _keras_work(model, optimizer, data, work):
-    import keras
+def _keras_work(model, optimizer, loss, data, work):
     import tensorflow as tf
 
     def dataset(rows):
@@ -96,7 +98,6 @@ def _keras_work(model, optimizer, data, work):
 
     inputs = {name: np.concatenate([x[name] for x, _ in data]) for name in data[0][0]}
     targets = np.concatenate([y for _, y in data])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=[])
     if work == "train":
         rows = dataset((inputs, targets))

@@ -36,7 +36,7 @@ from kerasllm.models import (
 )
 from kerasllm.tasks import TASKS, checked_options, evaluate, streams
 from kerasllm.tasks.contrastive import ContrastiveLoss
-from kerasllm.tasks.language_modeling import Perplexity, scores
+from kerasllm.tasks.language_modeling import Perplexity, scores, token_loss
 from kerasllm.tokenizers import ByteLevelBPETokenizer, SentencePieceTokenizer, WordPieceTokenizer
 from kerasllm.training import fit
 
@@ -581,6 +581,22 @@ def test_the_loss_of_masked_tokens_and_pairs(wordpiece):
     only = model(inputs)["tokens"]
     taken = np.take_along_axis(np.array(everywhere), inputs["masked_positions"][..., None], axis=1)
     np.testing.assert_allclose(only, taken, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 30, 1e4])
+def test_the_loss_of_tokens_is_that_of_keras(scale):
+    random = np.random.default_rng(0)
+    logits = tf.constant(random.normal(scale=scale, size=(3, 7, 50)).astype("float32"))
+    targets, weights = random.integers(0, 50, (3, 7)), random.integers(0, 2, (3, 7))
+    found = []
+    options = dict(from_logits=True, reduction="mean_with_sample_weight")
+    for loss in (token_loss(), keras.losses.SparseCategoricalCrossentropy(**options)):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(targets, logits, sample_weight=weights)
+        found.append((value, tape.gradient(value, logits)))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=0, atol=1e-7)
 
 
 def electra(tokenizer, **options):

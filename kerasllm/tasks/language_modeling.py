@@ -18,9 +18,70 @@ def token_loss():
         `keras.losses.Loss`, which divides by the sum of the weights: rows may have more or fewer
         tokens to be found.
     """
-    return keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True, reduction="mean_with_sample_weight"
-    )
+    return TokenLoss()
+
+
+@keras.saving.register_keras_serializable(package="kerasllm")
+class TokenLoss(keras.losses.Loss):
+    """`keras.losses.SparseCategoricalCrossentropy` of logits, made for many classes.
+
+    On a CPU, TensorFlow's own operation takes more than twice as long as a softmax, from which loss
+    and gradient follow too. Where the vocabulary is most of a small model, that is a sixth of a
+    training step.
+
+    Args:
+        reduction: str, of `keras.losses.Loss`.
+        name: str.
+        **kwargs: of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: int `(…)`, classes.
+        y_pred: float32 `(…, classes)`, logits.
+
+    Returns:
+        float32, scalar.
+
+    Example:
+        >>> round(float(TokenLoss()(np.array([[1]]), np.zeros((1, 1, 2), "float32"))), 4)
+        0.6931
+    """
+
+    def __init__(self, reduction="mean_with_sample_weight", name="token_loss", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true, y_pred):
+        return cross_entropy(y_true, y_pred)
+
+
+def cross_entropy(y_true, y_pred):
+    """The loss of each token, as `TokenLoss` computes it.
+
+    Args:
+        y_true: int `(…)`, classes.
+        y_pred: float32 `(…, classes)`, logits.
+
+    Returns:
+        float32 `(…)`.
+    """
+    ids = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
+
+    @ops.custom_gradient
+    def losses(logits):
+        shares = ops.softmax(logits, axis=-1)
+        # The largest share, e^(its logit) / the sum of all, is never too small for a logarithm.
+        log_sum = ops.max(logits, axis=-1) - ops.log(ops.max(shares, axis=-1))
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            rows = ops.arange(ops.shape(ids)[0], dtype="int32")
+            at = ops.stack([rows, ids[:, 0]], axis=1)
+            less = ops.take_along_axis(shares, ids, axis=1)[:, 0] - 1.0
+            return ops.scatter_update(shares, at, less) * ops.expand_dims(upstream, 1)
+
+        return log_sum - ops.take_along_axis(logits, ids, axis=1)[:, 0], gradient
+
+    flat = ops.reshape(y_pred, (-1, y_pred.shape[-1]))
+    return ops.reshape(losses(flat), ops.shape(y_pred)[:-1])
 
 
 def token_metrics():

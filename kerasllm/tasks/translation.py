@@ -11,6 +11,7 @@ from keras import ops
 from kerasllm.data.sentences import close_up, joined
 from kerasllm.evaluation.texts import TextsResult, evaluate_translations, references
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
+from kerasllm.tasks.language_modeling import cross_entropy
 from kerasllm.tasks.text_classification import features
 
 MODEL = Seq2SeqLM
@@ -72,7 +73,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        losses = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        losses = cross_entropy(y_true, y_pred)
         true = ops.expand_dims(ops.cast(y_true, "int32"), -1)
         logits = ops.squeeze(ops.take_along_axis(y_pred, true, axis=-1), -1)
         # The same cross entropy with the mean of the logits in place of the true one's.
