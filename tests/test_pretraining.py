@@ -597,6 +597,7 @@ def test_the_loss_of_tokens_is_that_of_keras(scale):
         found.append((value, tape.gradient(value, logits)))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=0, atol=1e-7)
+    assert token_loss().call(targets[:0], logits[:0]).shape == (0, 7)
 
 
 def electra(tokenizer, **options):

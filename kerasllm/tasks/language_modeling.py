@@ -69,7 +69,8 @@ def cross_entropy(y_true, y_pred):
     def losses(logits):
         shares = ops.softmax(logits, axis=-1)
         # The largest share, e^(its logit) / the sum of all, is never too small for a logarithm.
-        log_sum = ops.max(logits, axis=-1) - ops.log(ops.max(shares, axis=-1))
+        highest, share = (ops.max(x, axis=-1, initial=-np.inf) for x in (logits, shares))
+        log_sum = highest - ops.log(share)
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
