@@ -24,16 +24,9 @@ RESULT = RetrievalResult
 TEMPERATURE = 0.05  # of the paper, section 3
 
 __all__ = [
-    "answers",
-    "dataset",
-    "evaluate",
-    "evaluate_batches",
-    "head",
-    "loss",
-    "metrics",
-    "predict",
+    "answers", "dataset", "evaluate", "evaluate_batches", "head", "loss", "metrics", "predict",
     "texts",
-]
+]  # fmt: skip
 
 
 def loss(temperature=TEMPERATURE):

@@ -28,16 +28,9 @@ MONITOR = "val_loss"
 RESULT = LanguageResult
 
 __all__ = [
-    "answers",
-    "dataset",
-    "evaluate",
-    "evaluate_batches",
-    "head",
-    "loss",
-    "metrics",
-    "predict",
+    "answers", "dataset", "evaluate", "evaluate_batches", "head", "loss", "metrics", "predict",
     "texts",
-]
+]  # fmt: skip
 
 loss, metrics = token_loss, token_metrics
 

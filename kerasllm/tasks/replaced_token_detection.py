@@ -31,16 +31,9 @@ MASK_RATE, RANDOM_RATE = 0.85, 0.0  # the rest stays, as in the published code
 WEIGHT = 50.0  # of the detector's loss: section 3.1 and table 6 of the paper
 
 __all__ = [
-    "answers",
-    "dataset",
-    "evaluate",
-    "evaluate_batches",
-    "head",
-    "loss",
-    "metrics",
-    "predict",
+    "answers", "dataset", "evaluate", "evaluate_batches", "head", "loss", "metrics", "predict",
     "texts",
-]
+]  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="kerasllm")
