@@ -146,9 +146,10 @@ def exported(tmp_path_factory):
         folder = tmp_path_factory.mktemp(task)
         model = model_of(task, EXPORTED[task])
         with pytest.MonkeyPatch.context() as patch:
-            for runner in {*saved_model.PROCESSES} - {*VERIFIED.get(task, ())}:
-                patch.delitem(saved_model.PROCESSES, runner)
-            if not saved_model.PROCESSES:
+            # As a whole: what is put back into a dict comes last in it.
+            kept = {name: saved_model.PROCESSES[name] for name in VERIFIED.get(task, ())}
+            patch.setattr(saved_model, "PROCESSES", kept)
+            if not kept:
                 numbers = {"sentences": 8, "milliseconds": 1.0, "largest_difference": 0.0}
                 numbers["mean_difference"] = 0.0
                 patch.setattr(saved_model, "_ask", lambda *_: (numbers, ()))
