@@ -352,16 +352,20 @@ FOREIGN = "base_model.model.bert.embeddings.word_embeddings.lora_embedding_A"
             lambda t: t.update({FOREIGN: np.ones((3, 40), "float32")}),
             r"must hold adapters of the model's own `Dense`.*\['bert.embeddings.word_embeddings'\]",
         ),
-        ({}, lambda t: t.pop(QUERY + "B.weight"), r"Missing in the file: \['.*query.lora_B"),
+        (
+            {},
+            lambda t: t.pop(QUERY + "B.weight"),
+            r"query.lora_B.weight of .* \(15, 3\)\]. Received: \[.*None\]",
+        ),
         (
             {},
             lambda t: t.update({"base_model.model.other.weight": np.ones(2, "float32")}),
-            r"Unused from the file: \['base_model.model.other.weight'\]",
+            r"nothing else but the model's head. Received: \['base_model.model.other.weight'\]",
         ),
         (
             {},
             lambda t: t.update({QUERY + "A.weight": np.ones((3, 9), "float32")}),
-            r"query.lora_A.weight is \(3, 9\) and must be \(3, 15\)",
+            r"query.lora_A.weight and .* shapes \[\(3, 15\), .* Received: \[\(3, 9\), ",
         ),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, dict) else None,
@@ -371,6 +375,7 @@ def test_files_that_do_not_fit(fields, tensors, message, tmp_path):
     model = MODELS["text_classifier"].from_pretrained(base_of(BERT))
     with pytest.raises(ValueError, match=message):
         load_lora(model, place)
+    assert model.lora is None and all(weight.trainable for weight in model.weights)
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -335,6 +335,14 @@ def load_lora(model, folder):
     layers = _layers_in(tensors, model, fields)
     names = {path: weights.as_stored(name).name for path, name in _names(model).items()}
     head = [path for path in _head_layers(model) if f"{PREFIX}{names[path]}.weight" in tensors]
+    own = tuple(f"{PREFIX}{names[path]}." for path in head)
+    plain = filter(lambda key: ".lora_" not in key, sorted(tensors.keys()))
+    others = [key for key in plain if not key.startswith(own)]
+    if others:
+        raise ValueError(
+            f"`{FILE}` must hold adapters, and nothing else but the model's head. Received: "
+            f"{others}."
+        )
     put_lora(model, Lora(layers, fields.get("lora_dropout") or 0.0, tuple(head)))
     weights.load_weights(model, folder, _adapter_names(model), file=FILE)
 
@@ -365,7 +373,7 @@ def _layers_in(tensors, model, fields):
     for match in filter(None, map(found.fullmatch, tensors.keys())):
         key, name = match[0], match[1]
         if name in places:
-            rank = tensors.shape(key)[0]
+            rank = _checked_rank(tensors, key, [weights.attribute(model, p) for p in places[name]])
             layers.update(dict.fromkeys(places[name], (rank, _alpha(fields, name, rank))))
         else:
             unknown.append(name)
@@ -375,6 +383,19 @@ def _layers_in(tensors, model, fields):
             f"{unknown or 'none'}. The model has: {', '.join(places)}."
         )
     return layers
+
+
+def _checked_rank(tensors, key, parts):
+    """The rank of an adapter of `Dense` layers, before any of them gets one."""
+    keys = (key, re.sub(r"\.lora_(\w*)A", r".lora_\1B", key))
+    found = [tuple(tensors.shape(name)) if name in tensors else None for name in keys]
+    rank, units = found[0][0], sum(part.kernel.shape[1] for part in parts)
+    fitting = [(rank, parts[0].kernel.shape[0]), (units, rank)]
+    if found != fitting:
+        raise ValueError(
+            f"`{FILE}` must hold {' and '.join(keys)} of the shapes {fitting}. Received: {found}."
+        )
+    return rank
 
 
 def _alpha(fields, name, rank):
