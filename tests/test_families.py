@@ -15,6 +15,7 @@ from kerasllm import families
 from kerasllm.backbones import Transformer
 from kerasllm.config import ACTIVATIONS, TransformerConfig
 from kerasllm.models import BertClassifier
+from kerasllm.models.classifier import stored_labels
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "bert"
 TOLERANCE = 1e-5
@@ -359,6 +360,15 @@ def test_configs_as_they_are_published(name):
 def test_every_activation_there_and_back(activation):
     config = TransformerConfig(100, activation=activation)
     assert families.config_from_hf(families.config_to_hf("bert", config)) == ("bert", config)
+
+
+def test_values_of_other_kinds_are_told_of():
+    fields = families.config_to_hf("bert", TransformerConfig(100))
+    with pytest.raises(ValueError, match=r"`hidden_act` must be one of .* Received: \['gelu'\]"):
+        families.config_from_hf({**fields, "hidden_act": ["gelu"]})
+    for labels in (["bad", "good"], {"bad": 0}):
+        with pytest.raises(ValueError, match="must have labels by their numbers. Received"):
+            stored_labels({"id2label": labels})
 
 
 # With the pooler, as in the published checkpoints.

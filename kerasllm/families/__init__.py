@@ -268,7 +268,7 @@ def config_from_hf(fields):
 def _read(module, ours):
     """From values of a family's `FIELDS` to fields of a config."""
     if "activation" in ours:
-        if ours["activation"] not in ACTIVATIONS:
+        if ours["activation"] not in [*ACTIVATIONS]:  # it may be a list or an object
             raise ValueError(
                 f"`{_activation_field(module)}` must be one of {', '.join(ACTIVATIONS)}. "
                 f"Received: {ours['activation']!r}."

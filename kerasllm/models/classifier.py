@@ -111,8 +111,15 @@ def stored_labels(fields):
 
     Returns:
         tuple of str.
+
+    Raises:
+        ValueError: they aren't there by their numbers.
     """
     stored = fields.get("id2label") or {}
+    if not isinstance(stored, dict) or not all(str(key).isdecimal() for key in stored):
+        raise ValueError(
+            f"`id2label` of `config.json` must have labels by their numbers. Received: {stored!r}."
+        )
     # Hugging Face's placeholder names say nothing.
     return tuple(str(stored[key]).removeprefix("LABEL_") for key in sorted(stored, key=int))
 
