@@ -113,24 +113,26 @@ batch_size = click.option("--batch-size", type=int, default=32, show_default=Tru
 
 
 def _columns(pairs):
-    for pair in pairs:
-        if not all(pair.partition("=")):
-            raise click.BadParameter(f"{pair!r} is not like text=review.", param_hint="--column")
-    return dict(pair.split("=", 1) for pair in pairs)
+    return _by_name(pairs, "--column", "text=review")
 
 
 def _options(pairs):
-    """Settings by name; what is no value of JSON is a string."""
-    options = {}
+    named = _by_name(pairs, "--option", "rate=0.2")
+    return {name: _json_or_string(value) for name, value in named.items()}
+
+
+def _by_name(pairs, option, example):
     for pair in pairs:
-        name, _, value = pair.partition("=")
-        if not name or not value:
-            raise click.BadParameter(f"{pair!r} is not like rate=0.2.", param_hint="--option")
-        try:
-            options[name] = json.loads(value)
-        except json.JSONDecodeError:
-            options[name] = value
-    return options
+        if not all(pair.partition("=")):
+            raise click.BadParameter(f"{pair!r} is not like {example}.", param_hint=option)
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _json_or_string(value):
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def _header(names):

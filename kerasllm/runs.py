@@ -317,13 +317,13 @@ def evaluate(
         The result of the model's task, e.g. `evaluation.ClassificationResult`.
     """
     loaded, task = _load(model)
-    is_model = isinstance(loaded, keras.Model)
-    streamed = is_model and _is_streamed(TASKS[task], data)
-    rows = str(data) if streamed else read(data, task, columns=columns, header=header)
-    if is_model:
+    if isinstance(loaded, keras.Model) and _is_streamed(TASKS[task], data):
+        rows = str(data)
         found = evaluate_model(loaded, rows, max_length=max_length, batch_size=batch_size)
     else:
-        found = TASKS[task].evaluate(loaded, rows, loaded.predict(rows))
+        rows = read(data, task, columns=columns, header=header)
+        outputs = _outputs(loaded, task, rows, max_length, batch_size)
+        found = TASKS[task].evaluate(loaded, rows, outputs)
     if report is not None:
         write_report(
             report,

@@ -185,17 +185,17 @@ class TextGenerator(tf.Module):
     def _generated(self, prepared, settings, room):
         """What the loop gives; a single text has one of its own, whose steps can be quicker."""
 
-        def together():
+        def written(prepared):
             options = dict(room=room, num_beams=self._num_beams)
             return generation.generate(self.model.step, *prepared, settings, **options)
 
-        def alone():
-            single = tf.nest.map_structure(_single, prepared)
-            return generation.generate(self.model.step, *single, settings, room=room)
-
         if self._num_beams > 1:
-            return together()
-        return tf.cond(tf.shape(prepared[0])[0] == 1, alone, together)
+            return written(prepared)
+        return tf.cond(
+            tf.shape(prepared[0])[0] == 1,
+            lambda: written(tf.nest.map_structure(_single, prepared)),
+            lambda: written(prepared),
+        )
 
     def _text(self, inputs, new):
         """The texts of ragged tokens, with the space between them and the prompts."""
